@@ -1,0 +1,47 @@
+"""The Device protocol: one accelerator, or a slice of one, as one rank drives it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one device.
+
+    Attributes:
+        total: what this rank may use at most.
+        free: what nobody holds yet.
+    """
+
+    total: int
+    free: int
+
+
+class Device(Protocol):
+    """One rank's device. Opened once; a process opens devices of one kind only."""
+
+    @property
+    def kind(self) -> str:
+        """The accelerator kind that kernels and plans are keyed by: cpu, cuda, npu."""
+        ...
+
+    @property
+    def torch_device(self) -> torch.device: ...
+
+    @property
+    def collective(self) -> str:
+        """The native exchange: "mpi", or the torch.distributed backend (nccl, hccl, gloo)."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What the maker calls it, for logs and benchmarks."""
+        ...
+
+    def memory(self) -> Memory: ...
+
+    def synchronize(self) -> None:
+        """Wait until all work queued on the device is done."""
+        ...

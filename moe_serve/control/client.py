@@ -1,0 +1,53 @@
+"""What the HTTP edge needs of the engine, whichever process the engine runs in."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from moe_serve.types import RankStats, Request, TokenEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One tenant as the edge sees it.
+
+    Attributes:
+        name: the `model` that requests name.
+        path: checkpoint directory, for tokenizer and chat template.
+        context_length: the most tokens of prompt and answer together.
+        vocab_size: token ids are below this.
+        end_token_ids: the ids that end a sequence (generation_config.json, else config.json).
+    """
+
+    name: str
+    path: str
+    context_length: int
+    vocab_size: int
+    end_token_ids: tuple[int, ...]
+
+
+class EngineClient(Protocol):
+    """Submits requests to the ranks and brings their tokens back."""
+
+    @property
+    def is_ready(self) -> bool:
+        """All ranks are connected, and the server is not draining."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> AsyncIterator[TokenEvent]:
+        """Events of all the requests as they come, each request's last with a finish reason.
+
+        The requests go to one rank, so that they share their prompt's pages. Closing the
+        iterator early (`aclose`) aborts what is unfinished. The iterator's first step raises
+        OverloadedError when the queue is full and EngineDeadError when a rank is gone; a rank
+        that dies later gives each unfinished request an event with finish reason "error".
+        """
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """End one request early (a stop string was found); its iterator gets "abort"."""
+        ...
+
+    def stats(self) -> Sequence[RankStats]:
+        """The newest statistics of each rank, by plan rank."""
+        ...

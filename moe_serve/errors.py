@@ -1,0 +1,57 @@
+"""The errors a user can meet; each says what, how much, and what to do.
+
+MoeServeError
+|-- ConfigError          the config file or the command line        exit 2
+|-- CheckpointError      a missing, misshapen or truncated tensor   exit 2
+|-- UnsupportedError     a model or feature that does not exist     exit 2
+|-- PlacementError       what does not fit                          exit 2
+|-- BringUpError         ranks that cannot form one world           exit 2
+|-- RequestError         a request that cannot be served            HTTP 4xx
+|   `-- OverloadedError  no room in the queue                       HTTP 429
+`-- EngineDeadError      a rank is gone                             HTTP 503
+"""
+
+
+class MoeServeError(Exception):
+    """Base of every error that is the user's to read rather than ours to debug."""
+
+
+class ConfigError(MoeServeError):
+    """The config names an unknown key, a wrong value or a missing file."""
+
+
+class CheckpointError(MoeServeError):
+    """A checkpoint cannot be read as its config promises."""
+
+
+class UnsupportedError(MoeServeError):
+    """A model, weight format or feature that this version does not have."""
+
+
+class PlacementError(MoeServeError):
+    """A plan that does not fit the devices it names."""
+
+
+class BringUpError(MoeServeError):
+    """The ranks that were started cannot form the world that the config describes."""
+
+
+class RequestError(MoeServeError):
+    """A request that can never be served as it is.
+
+    Args:
+        message: what, how much, what to do.
+        parameter: the request field at fault, as OpenAI's `param`.
+    """
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class OverloadedError(RequestError):
+    """The queue is full; the same request may succeed later."""
+
+
+class EngineDeadError(MoeServeError):
+    """A rank that held the request is gone."""

@@ -1,0 +1,155 @@
+"""Messages between the hops of a request's life: small, frozen, without torch.
+
+Request -> (scheduler) -> Batch -> (runner) -> StepOutput -> (scheduler) -> TokenEvent.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one sequence's next token is chosen; the defaults are OpenAI's.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: 0 keeps every token.
+        seed: the same seed gives the same tokens; None draws one at admission.
+        logit_bias: (token id, bias) pairs added to the logits.
+        logprobs: how many top log-probabilities to report with each token; None reports none,
+            0 reports the chosen token's alone.
+        stop_token_ids: token ids that end the sequence, besides the model's own.
+        max_tokens: the most new tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    max_tokens: int = 16
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One sequence to generate; a request with n choices is n of these.
+
+    Attributes:
+        request_id: unique among live requests.
+        tenant: index of the served model.
+        end_token_ids: the model's end-of-sequence ids, unless `sampling.ignore_eos`.
+    """
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    tenant: int = 0
+    end_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One sequence's part of a step: `token_ids` at positions start, start + 1, ...
+
+    Attributes:
+        page_ids: the sequence's pages, in order, covering at least start + len(token_ids).
+        samples: True where the last token's logits choose the next token.
+    """
+
+    request_id: str
+    start: int
+    token_ids: tuple[int, ...]
+    page_ids: tuple[int, ...]
+    samples: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one rank computes in one step; no chunks is a step taken for the others' sake."""
+
+    chunks: tuple[Chunk, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(chunk.token_ids) for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """The token that a sampling chunk chose.
+
+    Attributes:
+        logprob: of the chosen token, where asked for.
+        top_logprobs: (token id, logprob), best first, where asked for.
+    """
+
+    request_id: str
+    token_id: int
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """One entry for each chunk with `samples`, in the batch's order."""
+
+    tokens: tuple[SampledToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """News of one request on its way to the client; the last one has a finish reason.
+
+    Attributes:
+        token_id: None in an event that only ends the request (abort, error).
+        index: how many tokens the request had before this one.
+        num_cached_tokens: prompt tokens found in the prefix cache, when first scheduled.
+        error: what went wrong, where the reason is "error".
+    """
+
+    request_id: str
+    index: int
+    token_id: int | None
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+    finish_reason: FinishReason | None = None
+    num_cached_tokens: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankStats:
+    """One rank's counters and gauges since it started, sent to the front end.
+
+    Attributes:
+        num_cached_tokens: prompt tokens served from the prefix cache.
+        expert_tokens: (token, expert) rows this rank computed.
+        expert_imbalance: max / mean over ranks of rows computed in the last steps; 1 is even.
+        dispatch_bytes: bytes sent to other ranks by dispatch and combine.
+        step_seconds: total seconds by part, e.g. schedule, attention, dispatch, experts, sample.
+    """
+
+    plan_rank: int
+    num_waiting: int = 0
+    num_running: int = 0
+    num_pages: int = 0
+    num_pages_used: int = 0
+    num_pages_cached: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_preemptions: int = 0
+    num_steps: int = 0
+    expert_tokens: int = 0
+    expert_imbalance: float = 1.0
+    dispatch_bytes: int = 0
+    step_seconds: dict[str, float] = field(default_factory=dict)

@@ -153,3 +153,28 @@ class RankStats:
     expert_imbalance: float = 1.0
     dispatch_bytes: int = 0
     step_seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """From the front end to one rank. All ranks get every wake number, so that all wake.
+
+    Attributes:
+        wake: grows with every command that brings work; see `step/worker.py`.
+        abort: request ids to end early.
+        stop: leave the serving loop, at a step all ranks agree on.
+    """
+
+    wake: int
+    submit: tuple[Request, ...] = ()
+    abort: tuple[str, ...] = ()
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """From one rank to the front end."""
+
+    plan_rank: int
+    events: tuple[TokenEvent, ...] = ()
+    stats: RankStats | None = None

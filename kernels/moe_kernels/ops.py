@@ -42,6 +42,20 @@ class Experts(Protocol):
         ...
 
 
+class HeadLinear(Protocol):
+    def prepare(self, weight_Hba: torch.Tensor) -> Packed: ...
+
+    def __call__(self, x_THa: torch.Tensor, weight: Packed) -> torch.Tensor:
+        """Each head by its own matrix: x_Ta @ weight_ba.T -> y_THb, in x's dtype."""
+        ...
+
+
+class SwiGlu(Protocol):
+    def __call__(self, gate_up_T2F: torch.Tensor) -> torch.Tensor:
+        """silu(gate) * up of rows that hold the gate's numbers, then up's -> y_TF."""
+        ...
+
+
 class RmsNorm(Protocol):
     def __call__(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
         """Normalised in float32 over the last dimension, scaled, in x's dtype."""
@@ -85,6 +99,8 @@ class Ops:
     """The kernels that one rank runs, looked up once at start."""
 
     linear: Linear
+    head_linear: HeadLinear
+    swiglu: SwiGlu
     experts: Experts
     rms_norm: RmsNorm
     attention: Attention

@@ -1,7 +1,23 @@
-"""The config: one frozen tree from one YAML file; see `load.py` for how it is read."""
+"""The config: one frozen tree from one YAML file; see `load.py` for how it is read.
+
+The annotations are the schema: `fields.py` reads types, units and ranges from them.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from moe_serve.config.rules import NotEmpty, OneOf, Range
+from moe_serve.config.units import Bytes, BytesPerSecond, Seconds
+
+Text = Annotated[str, NotEmpty()]
+Count = Annotated[int, Range(1)]
+CountOrAuto = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1, above=True)]
+Dtype = Annotated[str, OneOf(("auto", "float32", "bfloat16", "float16"))]
+DeviceKind = Annotated[str, OneOf(("cpu", "cuda", "npu", "emulated"))]
+Role = Annotated[str, OneOf(("both", "prefill", "decode", "experts"))]
+Collective = Annotated[str, OneOf(("auto", "mpi", "gloo", "nccl", "hccl"))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -9,21 +25,22 @@ class ModelConfig:
     """One served model.
 
     Attributes:
-        path: a Hugging Face checkpoint directory, or `demo` for the built-in tiny model.
+        path: a Hugging Face checkpoint directory, `demo` for the built-in tiny model, or
+            `builtin:NAME` for a published config.json without weights (for --check alone).
         name: what requests call it; the directory's name if empty.
         dtype: of activations and KV cache: float32, bfloat16 or float16; auto follows config.json.
         max_context: the most tokens of prompt and answer; 0 is the model's own.
     """
 
-    path: str
+    path: Text
     name: str = ""
-    dtype: str = "auto"
-    max_context: int = 0
+    dtype: Dtype = "auto"
+    max_context: CountOrAuto = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionConfig:
-    tensor_parallel: int = 1
+    tensor_parallel: Count = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +54,14 @@ class PoolConfig:
         threads: CPU threads of each rank; 0 shares the host's cores evenly among its ranks.
     """
 
-    name: str
-    device: str
-    ranks: int = 1
-    role: str = "both"
-    weights: str = "auto"
-    memory: int = 0
-    collective: str = "auto"
-    threads: int = 0
+    name: Text
+    device: DeviceKind
+    ranks: Count = 1
+    role: Role = "both"
+    weights: Dtype = "auto"
+    memory: Bytes = 0
+    collective: Collective = "auto"
+    threads: CountOrAuto = 0
     attention: AttentionConfig = field(default_factory=AttentionConfig)
 
 
@@ -53,8 +70,8 @@ class LinkConfig:
     """A link between two pools: bytes per second and seconds."""
 
     between: tuple[str, str]
-    bandwidth: float
-    latency: float = 0.0
+    bandwidth: BytesPerSecond
+    latency: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +84,8 @@ class PlacementConfig:
         load: expert load trace; empty assumes an even load.
     """
 
-    plan: str = "auto"
-    redundancy: float = 0.0
+    plan: Text = "auto"
+    redundancy: Annotated[float, Range(0)] = 0.0
     load: str = ""
 
 
@@ -80,9 +97,9 @@ class SchedulerConfig:
     max_waiting: requests that may wait at one rank before new ones are refused (HTTP 429).
     """
 
-    max_tokens_per_step: int = 2048
-    max_sequences: int = 256
-    max_waiting: int = 1024
+    max_tokens_per_step: Count = 2048
+    max_sequences: Count = 256
+    max_waiting: Count = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +112,9 @@ class CacheConfig:
     prefix: keep and reuse the pages of finished prefixes.
     """
 
-    page_size: int = 64
-    num_pages: int = 0
-    memory_fraction: float = 0.9
+    page_size: Count = 64
+    num_pages: CountOrAuto = 0
+    memory_fraction: Share = 0.9
     prefix: bool = True
 
 
@@ -109,8 +126,8 @@ class ServerConfig:
     api_keys: file with one SHA-256 hex digest of an API key per line; empty asks for none.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Range(0, 65535)] = 8000
     api_keys: str = ""
 
 
@@ -118,16 +135,21 @@ class ServerConfig:
 class Config:
     """Everything `moe_serve` is told; `model:` in the file is short for one entry of models."""
 
-    models: tuple[ModelConfig, ...]
-    pools: tuple[PoolConfig, ...]
+    models: Annotated[tuple[ModelConfig, ...], NotEmpty()]
+    pools: Annotated[tuple[PoolConfig, ...], NotEmpty()]
     links: tuple[LinkConfig, ...] = ()
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     deterministic: bool = False
-    source: Path | None = None
+    source: Path | None = field(default=None, metadata={"key": False})
 
     @property
     def num_ranks(self) -> int:
         return sum(pool.ranks for pool in self.pools)
+
+    def pool_of(self, rank: int) -> PoolConfig:
+        """The pool of a plan rank; pools take their ranks in the order of the file."""
+        owners = [pool for pool in self.pools for _ in range(pool.ranks)]
+        return owners[rank]

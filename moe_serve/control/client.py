@@ -1,6 +1,6 @@
 """What the HTTP edge needs of the engine, whichever process the engine runs in."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +34,7 @@ class EngineClient(Protocol):
         """All ranks are connected, and the server is not draining."""
         ...
 
-    def generate(self, requests: Sequence[Request]) -> AsyncIterator[TokenEvent]:
+    def generate(self, requests: Sequence[Request]) -> AsyncGenerator[TokenEvent, None]:
         """Events of all the requests as they come, each request's last with a finish reason.
 
         The requests go to one rank, so that they share their prompt's pages. Closing the

@@ -3,10 +3,17 @@
 A frozen value that solver, CLI and engine share; the engine runs nothing that is not in it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Role = Literal["prefill", "decode", "both", "experts"]
+
+_WEIGHT_TOLERANCE = 1e-6
+
+
+class PlanError(ValueError):
+    """A plan that contradicts itself, its file, or the model it is meant for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,16 @@ class LayerPlan:
     slots: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[float, ...], ...]
 
+    def validate(self, layer: int, num_ranks: int, num_experts: int) -> None:
+        """Raise PlanError, naming layer, rank and expert, unless all experts are well placed."""
+        _check_shape(self, layer, num_ranks)
+        shares: dict[int, float] = {}
+        for rank, (experts, weights) in enumerate(zip(self.slots, self.weights, strict=True)):
+            _check_rank(layer, rank, experts, weights, num_experts)
+            for expert, weight in zip(experts, weights, strict=True):
+                shares[expert] = shares.get(expert, 0.0) + weight
+        _check_shares(layer, shares, num_experts)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -55,3 +72,89 @@ class Plan:
     pools: tuple[PoolPlan, ...]
     layers: dict[int, LayerPlan]
     epoch: int = 0
+
+    @property
+    def num_ranks(self) -> int:
+        return sum(len(pool.ranks) for pool in self.pools)
+
+    def pool_of(self, rank: int) -> PoolPlan:
+        """The pool that holds a plan rank; PlanError if none does."""
+        for pool in self.pools:
+            if rank in pool.ranks:
+                return pool
+        raise PlanError(f"rank {rank} is in no pool; the plan has ranks 0..{self.num_ranks - 1}")
+
+    def role_of(self, rank: int) -> Role:
+        return self.pool_of(rank).role
+
+    def experts_of(self, layer: int, rank: int) -> tuple[int, ...]:
+        """The experts of one layer on one rank, in slot order; PlanError for a dense layer."""
+        if layer not in self.layers:
+            raise PlanError(f"layer {layer} has no experts in this plan")
+        return self.layers[layer].slots[rank]
+
+    def num_slots(self, rank: int) -> int:
+        """Slots of one rank over all layers."""
+        return sum(len(layer.slots[rank]) for layer in self.layers.values())
+
+    def validate(self) -> None:
+        """Raise PlanError, naming pool, layer, rank and expert, unless the plan can be run."""
+        _check_pools(self.pools)
+        for layer, placement in self.layers.items():
+            placement.validate(layer, self.num_ranks, self.num_experts)
+
+
+def _check_pools(pools: Iterable[PoolPlan]) -> None:
+    owners: dict[int, str] = {}
+    for pool in pools:
+        if pool.role not in get_args(Role):
+            raise PlanError(
+                f"pool {pool.name!r} has role {pool.role!r}; use {', '.join(get_args(Role))}"
+            )
+        for rank in pool.ranks:
+            if rank in owners:
+                raise PlanError(f"rank {rank} is in pools {owners[rank]!r} and {pool.name!r}")
+            owners[rank] = pool.name
+    if not owners:
+        raise PlanError("the plan's pools have no ranks; give at least one pool a rank")
+    for expected, rank in enumerate(sorted(owners)):
+        if rank != expected:
+            raise PlanError(
+                f"{len(owners)} ranks must be numbered 0..{len(owners) - 1}: rank {expected} is "
+                f"in no pool, rank {rank} is in pool {owners[rank]!r}"
+            )
+
+
+def _check_shape(placement: LayerPlan, layer: int, num_ranks: int) -> None:
+    for name, rows in (("slots", placement.slots), ("weights", placement.weights)):
+        if len(rows) != num_ranks:
+            raise PlanError(f"layer {layer} has {name} for {len(rows)} ranks of {num_ranks}")
+    for rank, (experts, weights) in enumerate(zip(placement.slots, placement.weights, strict=True)):
+        if len(experts) != len(weights):
+            raise PlanError(
+                f"layer {layer}, rank {rank}: {len(experts)} slots but {len(weights)} weights"
+            )
+
+
+def _check_rank(
+    layer: int, rank: int, experts: tuple[int, ...], weights: tuple[float, ...], num_experts: int
+) -> None:
+    place = f"layer {layer}, rank {rank}"
+    for slot, (expert, weight) in enumerate(zip(experts, weights, strict=True)):
+        if not 0 <= expert < num_experts:
+            raise PlanError(f"{place}: expert {expert} is not among 0..{num_experts - 1}")
+        if expert in experts[:slot]:
+            raise PlanError(f"{place}: expert {expert} is there twice; a rank holds one replica")
+        if not weight > 0:
+            raise PlanError(f"{place}: expert {expert} has weight {weight}; it must be above 0")
+
+
+def _check_shares(layer: int, shares: dict[int, float], num_experts: int) -> None:
+    for expert in range(num_experts):
+        if expert not in shares:
+            raise PlanError(f"layer {layer}: expert {expert} is on no rank")
+        if not abs(shares[expert] - 1.0) <= _WEIGHT_TOLERANCE:
+            raise PlanError(
+                f"layer {layer}: the weights of expert {expert} sum to {shares[expert]:.7g}; "
+                "they must sum to 1"
+            )

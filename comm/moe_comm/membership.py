@@ -1,0 +1,124 @@
+"""Who is in the world, under which epoch: our own record, whatever launcher started the ranks."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One rank as it presents itself at bring-up.
+
+    Attributes:
+        plan_rank: its stable number in the plan.
+        pool: the config entry that it belongs to.
+        device_kind: cpu, cuda, npu.
+        host: the host's name.
+        process_id: on that host.
+        local_rank: its number among the ranks of its host.
+        version: of the program it runs.
+        digest: of the config it read.
+        control_address: where its control socket listens.
+    """
+
+    plan_rank: int
+    pool: str
+    device_kind: str
+    host: str
+    process_id: int
+    local_rank: int
+    version: str
+    digest: str
+    control_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The world under one epoch; a member that leaves or comes makes the next epoch.
+
+    Attributes:
+        members: in order of plan rank.
+    """
+
+    epoch: int
+    members: tuple[Member, ...]
+
+
+def encode_member(member: Member) -> bytes:
+    return msgspec.msgpack.encode(member)
+
+
+def membership(epoch: int, encoded_members: list[bytes]) -> Membership:
+    """The record that every rank makes of what all of them presented.
+
+    Raises:
+        ValueError: an entry is not an encoded member (msgspec.ValidationError).
+    """
+    members = [msgspec.msgpack.decode(data, type=Member) for data in encoded_members]
+    return Membership(epoch, tuple(sorted(members, key=lambda member: member.plan_rank)))
+
+
+def disagreement(world: Membership) -> str | None:
+    """Why these members cannot form one world, as a sentence, or None where they can.
+
+    What most ranks hold counts as right, in a tie what the lowest plan rank holds; the sentence
+    names the lowest plan rank that differs.
+    """
+    faults = sorted(_faults(world.members), key=lambda fault: fault[0])
+    return faults[0][1] if faults else None
+
+
+def _faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
+    yield from _number_faults(members)
+    yield from _seat_faults(members)
+    yield from _odd_ones(
+        members, "version", "runs version", "install the same version on every host"
+    )
+    yield from _odd_ones(
+        members, "digest", "read a config with digest", "give every rank the same config file"
+    )
+    for pool in sorted({member.pool for member in members}):
+        yield from _odd_ones(
+            tuple(member for member in members if member.pool == pool),
+            "device_kind",
+            f"of pool {pool!r} drives device kind",
+            "a pool is of like devices: give the others a pool of their own",
+        )
+
+
+def _number_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
+    count = Counter(member.plan_rank for member in members)
+    for plan_rank in sorted(set(range(len(members))) | set(count)):
+        if count[plan_rank] > 1:
+            yield plan_rank, f"plan rank {plan_rank} is taken by {count[plan_rank]} processes"
+        elif count[plan_rank] == 0:
+            yield plan_rank, f"plan rank {plan_rank} of {len(members)} is missing"
+
+
+def _seat_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
+    seats: dict[tuple[str, int], int] = {}
+    for member in members:
+        first = seats.setdefault((member.host, member.local_rank), member.plan_rank)
+        if first != member.plan_rank:
+            yield (
+                member.plan_rank,
+                f"plan rank {member.plan_rank} has local rank {member.local_rank} on host"
+                f" {member.host}, as plan rank {first} has; each rank of a host needs its own",
+            )
+
+
+def _odd_ones(
+    members: tuple[Member, ...], field: str, verb: str, remedy: str
+) -> Iterator[tuple[int, str]]:
+    values = [str(getattr(member, field)) for member in members]
+    common = Counter(values).most_common(1)[0][0]
+    holder = members[values.index(common)].plan_rank
+    for member, value in zip(members, values, strict=True):
+        if value != common:
+            yield (
+                member.plan_rank,
+                f"plan rank {member.plan_rank} on host {member.host} {verb} {value}, plan rank"
+                f" {holder} {common}; {remedy}",
+            )

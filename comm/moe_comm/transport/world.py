@@ -1,0 +1,86 @@
+"""The ranks that one mpirun started: where exchanges come from, and how all of them end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from moe_comm.launch import Launch
+from moe_comm.transport.exchange import Exchange, WaitLoop
+from moe_comm.transport.local import LocalExchange
+from moe_comm.transport.mpi import MpiExchange
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class World:
+    """All ranks of this mpirun; a process that no mpirun started is a world of its own.
+
+    MPI's own rank numbers stay in here: an exchange numbers its ranks by plan rank.
+    """
+
+    def __init__(self, launch: Launch, communicator: MPI.Comm | None) -> None:
+        self.launch = launch
+        self._communicator = communicator
+        self._exchanges: list[MpiExchange] = []
+
+    def open_exchange(
+        self,
+        plan_rank: int,
+        deadline_seconds: float,
+        should_stop: Callable[[], bool],
+        group: int = 0,
+    ) -> Exchange:
+        """Called by all ranks of the world: those that name the same group get one exchange.
+
+        Args:
+            plan_rank: gives the order of the ranks in the exchange.
+            deadline_seconds: the longest that a call of the exchange, and this one, waits.
+            should_stop: the control flag; true ends a wait at once.
+
+        Raises:
+            PeerLostError: not all ranks came in time.
+        """
+        if self._communicator is None:
+            return LocalExchange()
+        # Split has no non-blocking form: make sure first that everybody is there.
+        arrival = self._communicator.Ibarrier()
+        loop = WaitLoop(deadline_seconds, should_stop)
+        loop.until(arrival.Test, "the other ranks to open an exchange")
+        part = self._communicator.Split(group, plan_rank)
+        exchange = MpiExchange(part, deadline_seconds, should_stop)
+        part.Free()
+        self._exchanges.append(exchange)
+        return exchange
+
+    def close(self) -> None:
+        """Close what was opened and leave MPI, unless a lost peer would be waited for."""
+        for exchange in self._exchanges:
+            exchange.close()
+        if self._communicator is not None and not any(each.is_lost for each in self._exchanges):
+            from mpi4py import MPI
+
+            MPI.Finalize()
+
+    def abort(self, exit_code: int) -> None:
+        """End every rank of this mpirun now, this one included; without an mpirun, return."""
+        if self._communicator is not None:
+            self._communicator.Abort(exit_code)
+
+
+def open_world(launch: Launch) -> World:
+    """Initialise MPI, unless this process is alone; returns when all ranks have done so.
+
+    Afterwards any one thread may call MPI, not necessarily the main one.
+    """
+    if launch.size == 1:
+        return World(launch, None)
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    mpi4py.rc.finalize = False
+    from mpi4py import MPI
+
+    MPI.Init_thread(MPI.THREAD_SERIALIZED)
+    return World(launch, MPI.COMM_WORLD)

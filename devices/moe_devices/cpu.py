@@ -1,0 +1,51 @@
+"""The host's processor as a device."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+from moe_devices.cgroup import ControlGroup, MemoryLimit
+from moe_devices.device import Memory
+
+
+class CpuDevice:
+    """The cores that this rank is bound to; its memory is the host's, shared by the ranks."""
+
+    kind = "cpu"
+    collective = "mpi"
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def name(self) -> str:
+        return processor_name(Path("/proc/cpuinfo"))
+
+    def memory(self) -> Memory:
+        host = psutil.virtual_memory()
+        limits = ControlGroup.mine().memory_limits()
+        return tightest(Memory(total=host.total, free=host.available), limits)
+
+    def synchronize(self) -> None:
+        """Nothing is ever queued on a processor."""
+
+
+def tightest(host: Memory, limits: Sequence[MemoryLimit]) -> Memory:
+    """What is left of the host's memory under every limit."""
+    return Memory(
+        total=min([host.total, *(limit.total for limit in limits)]),
+        free=max(0, min([host.free, *(limit.total - limit.used for limit in limits)])),
+    )
+
+
+def processor_name(cpuinfo: Path) -> str:
+    """The first processor's model name; "cpu" where the system does not tell."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return "cpu"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "cpu")

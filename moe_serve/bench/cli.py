@@ -1,0 +1,27 @@
+"""`moe_bench`: benchmarks that print a table and write JSON."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from moe_serve.bench import dispatch, offline
+from moe_serve.errors import MoeServeError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="moe_bench", description="Benchmarks of this engine.")
+    commands = parser.add_subparsers(required=True)
+    for name, module in (("offline", offline), ("dispatch", dispatch)):
+        command = commands.add_parser(name, help=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except MoeServeError as error:
+        print(f"moe_bench: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

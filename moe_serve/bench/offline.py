@@ -1,0 +1,137 @@
+"""`moe_bench offline`: this engine beside transformers, and two ranks beside one, in one run."""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from moe_placement.specs import ModelSpec
+from rich.console import Console
+from rich.table import Table
+
+from moe_serve.bench.load import Load
+from moe_serve.bench.record import record, write
+from moe_serve.control.mpirun import mpirun_command, mpirun_environment
+from moe_serve.errors import ConfigError
+
+_ENGINE = "1 rank"
+_TWO_RANKS = "2 ranks"
+_PEER = "transformers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="checkpoint directory")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads in all")
+    parser.add_argument("--repeats", type=int, default=2, help="the fastest counts")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds through all contestants")
+    parser.add_argument("--without", nargs="*", default=[], choices=[_PEER, _TWO_RANKS])
+    parser.add_argument("--json", type=Path, help="write the figures here")
+
+
+def run(options: argparse.Namespace) -> int:
+    config = json.loads((Path(options.model) / "config.json").read_text(encoding="utf-8"))
+    load = Load(
+        batch_sizes=tuple(options.batch),
+        num_prompt_tokens=options.prompt_tokens,
+        num_new_tokens=options.new_tokens,
+        vocab_size=int(config["vocab_size"]),
+        repeats=options.repeats,
+    )
+    names = [name for name in (_PEER, _ENGINE, _TWO_RANKS) if name not in options.without]
+    results: dict[str, Any] = {}
+    for _ in range(options.rounds):
+        for name in names:
+            results[name] = _faster(results.get(name), _contestant(name, options, load))
+    rows = _rows(results, _byte_ratios(ModelSpec.from_config(config), load.batch_sizes))
+    _print(options.model, names, rows)
+    if options.json:
+        parameters = {"model": Path(options.model).name, "threads": options.threads, **asdict(load)}
+        write(options.json, record("offline", parameters, rows))
+    return 0
+
+
+def _contestant(name: str, options: argparse.Namespace, load: Load) -> Any:
+    ranks = 2 if name == _TWO_RANKS else 1
+    command = [sys.executable, "-m", "moe_serve.bench.offline_worker"]
+    command += ["transformers" if name == _PEER else "engine", "--model", options.model]
+    command += ["--threads", str(options.threads // ranks), "--ranks", str(ranks)]
+    command += ["--load", json.dumps(asdict(load))]
+    environment = None
+    if ranks > 1:
+        command = mpirun_command(ranks, command)
+        environment = mpirun_environment()
+    print(f"running {name} ...", file=sys.stderr, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode != 0:
+        raise ConfigError(f"the contestant {name} ended with exit code {done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _faster(old: Any, new: Any) -> Any:
+    """The better of two rounds, figure by figure."""
+    if old is None:
+        return new
+    for kept, other in zip(old["rates"], new["rates"], strict=True):
+        for figure in ("prefill", "decode"):
+            kept[figure] = max(kept[figure], other[figure])
+    return old
+
+
+def _byte_ratios(spec: ModelSpec, batch_sizes: Sequence[int]) -> dict[int, float]:
+    """Decode speed of two ranks of one thread against one rank of two, were bytes all that counts.
+
+    Both ranks read all weights that are not experts', each with half the bandwidth; the experts
+    touched are split.
+    """
+    dense = sum(spec.parameters.values()) - spec.parameters["experts"]
+    ratios = {}
+    for batch_size in batch_sizes:
+        share = spec.num_experts_per_token / spec.num_experts if spec.num_experts else 0.0
+        touched = spec.parameters["experts"] * (1 - (1 - share) ** batch_size)
+        ratios[batch_size] = (dense + touched) / (2 * dense + touched)
+    return ratios
+
+
+def _rows(results: dict[str, Any], byte_ratios: dict[int, float]) -> list[dict[str, Any]]:
+    rows = []
+    for index, rates in enumerate(results[_ENGINE]["rates"]):
+        for phase in ("prefill", "decode"):
+            row: dict[str, Any] = {"phase": phase, "batch_size": rates["batch_size"]}
+            row |= {name: result["rates"][index][phase] for name, result in results.items()}
+            if _PEER in row:
+                row["ratio_to_transformers"] = row[_ENGINE] / row[_PEER]
+            if _TWO_RANKS in row:
+                row["two_ranks_ratio"] = row[_TWO_RANKS] / row[_ENGINE]
+                if phase == "decode":
+                    row["byte_ratio"] = byte_ratios[rates["batch_size"]]
+                    row["share_of_byte_ratio"] = row["two_ranks_ratio"] / row["byte_ratio"]
+            rows.append(row)
+    return rows
+
+
+def _print(model: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=f"{Path(model).name}, tokens per second")
+    columns = ["phase", "batch_size", *names, "ratio_to_transformers", "two_ranks_ratio"]
+    columns += ["byte_ratio", "share_of_byte_ratio"]
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        cells = [row.get(column, "") for column in columns]
+        table.add_row(
+            *(
+                f"{cell:.1f}"
+                if isinstance(cell, float) and cell > 10
+                else f"{cell:.2f}"
+                if isinstance(cell, float)
+                else str(cell)
+                for cell in cells
+            )
+        )
+    Console().print(table)

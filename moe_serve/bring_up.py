@@ -1,0 +1,117 @@
+"""Ranks that were started become a world: they meet, and go on together or not at all."""
+
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import TypeVar, cast
+
+import torch
+from moe_comm.membership import Member, disagreement, encode_member, membership
+from moe_comm.transport.exchange import Exchange
+from moe_comm.transport.torch_dist import open_torch_exchange
+from moe_comm.transport.world import World, open_world
+
+from moe_serve.config.tree import Config
+from moe_serve.control.addresses import host_address
+from moe_serve.control.world import LaunchedWorld
+from moe_serve.errors import BringUpError, MoeServeError
+
+# Loading a large checkpoint from a slow disk takes this long at most.
+_BRING_UP_SECONDS = 3600.0
+# Longer than any step: who has not come to an exchange by then hangs.
+_STEP_SECONDS = 300.0
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Meeting:
+    """What the ranks have of each other after they met.
+
+    Attributes:
+        exchange: for bring-up alone; waits long.
+    """
+
+    def __init__(self, launch: LaunchedWorld, world: World, exchange: Exchange) -> None:
+        self.launch = launch
+        self.exchange = exchange
+        self._world = world
+        self._others: list[Exchange] = []
+
+    def open_data_exchange(self, collective: str, device: torch.device) -> Exchange:
+        """The exchange that steps run over; called by all ranks.
+
+        Args:
+            collective: mpi, or the backend of a torch.distributed group.
+        """
+        if collective == "mpi" or self.exchange.size == 1:
+            return self._world.open_exchange(self.launch.rank, _STEP_SECONDS, _never)
+        exchange = open_torch_exchange(
+            self.exchange, host_address(self.launch), collective, device, _STEP_SECONDS, _never
+        )
+        self._others.append(exchange)
+        return exchange
+
+    def close(self) -> None:
+        """Leave the world; all ranks do so together."""
+        for exchange in self._others:
+            exchange.close()
+        self._world.close()
+
+
+def _never() -> bool:
+    return False
+
+
+def meet(config: Config, launch: LaunchedWorld) -> Meeting:
+    """Open the world and find out whether these ranks can form it.
+
+    Raises:
+        BringUpError: they run different versions, read different configs, or sit wrongly.
+    """
+    world = open_world(launch)
+    exchange = world.open_exchange(launch.rank, _BRING_UP_SECONDS, _never)
+    pool = config.pool_of(launch.rank)
+    member = Member(
+        plan_rank=launch.rank,
+        pool=pool.name,
+        device_kind=pool.device,
+        host=socket.gethostname(),
+        process_id=os.getpid(),
+        local_rank=launch.local_rank,
+        version=version("moe-serve"),
+        digest=config_digest(config),
+    )
+    fault = disagreement(membership(0, exchange.allgather_bytes(encode_member(member))))
+    if fault is not None:
+        raise BringUpError(fault)
+    return Meeting(launch, world, exchange)
+
+
+def config_digest(config: Config) -> str:
+    """Equal for configs that say the same."""
+    return hashlib.sha256(repr(config).encode()).hexdigest()[:12]
+
+
+def together(exchange: Exchange, action: Callable[[], Result]) -> Result:
+    """Run `action` on every rank; where it fails on any, all raise the lowest failing rank's error.
+
+    Raises:
+        BringUpError: the error in the words of the lowest rank that had one.
+    """
+    result, error = None, ""
+    try:
+        result = action()
+    except (MoeServeError, OSError, ValueError, MemoryError) as failure:
+        logger.debug("this rank cannot go on", exc_info=True)
+        error = f"{failure}" or type(failure).__name__
+    errors = [text.decode() for text in exchange.allgather_bytes(error.encode())]
+    failed = [rank for rank, text in enumerate(errors) if text]
+    if failed:
+        where = f"rank {failed[0]}: " if exchange.size > 1 else ""
+        raise BringUpError(where + errors[failed[0]])
+    return cast(Result, result)

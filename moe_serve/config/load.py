@@ -1,0 +1,50 @@
+"""One YAML file and its overrides to a validated, frozen Config."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from moe_serve.config.document import read_document
+from moe_serve.config.fields import build
+from moe_serve.config.tree import Config, ModelConfig
+from moe_serve.config.validate import BUILTIN, DEMO, validate
+from moe_serve.errors import ConfigError, MoeServeError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, override, check.
+
+    Args:
+        overrides: `section.key=value` with a YAML value; list entries by number, as in
+            `pools.0.ranks=4`.
+
+    Raises:
+        ConfigError: names the key, the value and what was expected instead.
+        UnsupportedError: names what this version does not do.
+    """
+    source = Path(path)
+    document = read_document(source, overrides)
+    try:
+        config = build(Config, _with_models(document), "")
+        config = replace(config, models=tuple(map(_with_absolute_path, config.models)))
+        validate(config)
+    except MoeServeError as error:
+        raise type(error)(f"{source}: {error}") from error
+    return replace(config, source=source.absolute())
+
+
+def _with_models(document: dict[str, Any]) -> dict[str, Any]:
+    """`model:` becomes the one entry of `models:`."""
+    if "model" not in document:
+        return document
+    if "models" in document:
+        raise ConfigError('model and models: both are given; "model" is short for one of "models"')
+    rest = {key: value for key, value in document.items() if key != "model"}
+    return {"models": [build(ModelConfig, document["model"], "model")], **rest}
+
+
+def _with_absolute_path(model: ModelConfig) -> ModelConfig:
+    if model.path == DEMO or model.path.startswith(BUILTIN):
+        return model
+    return replace(model, path=str(Path(model.path).expanduser().absolute()))

@@ -1,0 +1,102 @@
+"""`auto` and 0 to what they mean here, once: a new config, and a log line for each choice."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from moe_serve.config.tree import Config, ModelConfig, PoolConfig
+from moe_serve.config.validate import BUILTIN, COLLECTIVES
+from moe_serve.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def resolve(config: Config, model_json: Mapping[str, Any], threads_per_rank: int) -> Config:
+    """The config with nothing left to choose but what depends on free memory.
+
+    `pools[].memory` and `cache.num_pages` stay 0 where the device is asked at bring-up. Threads
+    are this host's; all else comes out the same on every host.
+
+    Args:
+        model_json: the model's config.json.
+        threads_per_rank: CPU threads of each of this host's ranks, where a pool names none.
+
+    Raises:
+        ConfigError: the model's config.json does not say what `auto` follows, or contradicts
+            the config.
+    """
+    model = _resolve_model(config.models[0], model_json)
+    pools = tuple(_resolve_pool(pool, model, threads_per_rank) for pool in config.pools)
+    resolved = replace(config, models=(model,), pools=pools)
+    for key, value in choices(config, resolved):
+        logger.info("%s: chose %s", key, value)
+    return resolved
+
+
+def model_name(model: ModelConfig) -> str:
+    """What requests call the model: what the config says, else its directory's name."""
+    return model.name or Path(model.path.removeprefix(BUILTIN)).name or "model"
+
+
+def choices(before: Any, after: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of every leaf of `after` that is not the same in `before`."""
+    if is_dataclass(before):
+        for field in fields(before):
+            inner = f"{where}.{field.name}" if where else field.name
+            yield from choices(getattr(before, field.name), getattr(after, field.name), inner)
+    elif isinstance(before, tuple):
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from choices(old, new, f"{where}[{index}]")
+    elif before != after:
+        yield where, after
+
+
+def _resolve_model(model: ModelConfig, model_json: Mapping[str, Any]) -> ModelConfig:
+    return replace(
+        model,
+        name=model_name(model),
+        dtype=_dtype(model_json) if model.dtype == "auto" else model.dtype,
+        max_context=_max_context(model.max_context, model_json),
+    )
+
+
+def _resolve_pool(pool: PoolConfig, model: ModelConfig, threads: int) -> PoolConfig:
+    return replace(
+        pool,
+        weights=model.dtype if pool.weights == "auto" else pool.weights,
+        collective=COLLECTIVES[pool.device][0] if pool.collective == "auto" else pool.collective,
+        threads=pool.threads or threads,
+    )
+
+
+def _dtype(model_json: Mapping[str, Any]) -> str:
+    named = model_json.get("dtype", model_json.get("torch_dtype"))
+    if named is None:
+        return "float32"
+    if named not in DTYPES:
+        raise ConfigError(
+            f"model.dtype: auto follows the model's config.json, which says {named!r}; "
+            f"set it to one of {', '.join(DTYPES)}"
+        )
+    return str(named)
+
+
+def _max_context(wanted: int, model_json: Mapping[str, Any]) -> int:
+    limit = model_json.get("max_position_embeddings")
+    if not isinstance(limit, int) or limit < 1:
+        if wanted == 0:
+            raise ConfigError(
+                "model.max_context: the model's config.json has no max_position_embeddings to "
+                "follow; set the most tokens of prompt and answer"
+            )
+        return wanted
+    if wanted > limit:
+        raise ConfigError(
+            f"model.max_context: {wanted} tokens are more than the model's {limit} "
+            "(max_position_embeddings); lower it"
+        )
+    return wanted or limit

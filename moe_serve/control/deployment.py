@@ -1,0 +1,139 @@
+"""Config and model to what will run: spec, plan, and what each rank's memory must hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from moe_placement.architectures import UnsupportedModelError
+from moe_placement.config_fields import SpecError
+from moe_placement.equal_split import equal_split
+from moe_placement.memory import RankMemory, check_model, rank_memory
+from moe_placement.memory_report import fit_problems
+from moe_placement.plan import Plan, PlanError, PoolPlan, Role
+from moe_placement.plan_file import load
+from moe_placement.specs import ModelSpec
+
+from moe_serve.config.tree import Config
+from moe_serve.errors import CheckpointError, PlacementError, UnsupportedError
+
+_ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One model on its ranks.
+
+    Attributes:
+        memories: by plan rank.
+    """
+
+    spec: ModelSpec
+    plan: Plan
+    memories: tuple[RankMemory, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each pool in which a rank lacks room."""
+        return fit_problems(self.memories)
+
+    def require_fit(self) -> None:
+        """Refuse to run what does not fit.
+
+        Raises:
+            PlacementError: rank, bytes needed, bytes free, and what to change.
+        """
+        if self.problems:
+            raise PlacementError("; ".join(self.problems))
+
+
+def plan_deployment(
+    config: Config, model_json: Mapping[str, Any], device_bytes_by_rank: Sequence[int]
+) -> Deployment:
+    """Plan the resolved config; `--check` and bring-up both get what runs from here.
+
+    Args:
+        model_json: the model's config.json.
+        device_bytes_by_rank: what each plan rank may use of its device; ranks that share a
+            host's memory each have their share.
+
+    Raises:
+        UnsupportedError: an architecture that this version does not know.
+        CheckpointError: a config.json whose numbers cannot describe a model.
+        PlacementError: a plan file that is not of this model or these pools.
+    """
+    spec = read_spec(model_json)
+    try:
+        plan = _plan(config, spec)
+        memories = tuple(
+            _memory(config, spec, plan, rank, device_bytes)
+            for rank, device_bytes in enumerate(device_bytes_by_rank)
+        )
+    except PlanError as error:
+        raise PlacementError(f"placement.plan: {error}") from error
+    assert len(memories) == plan.num_ranks
+    return Deployment(spec, plan, memories)
+
+
+def read_spec(model_json: Mapping[str, Any]) -> ModelSpec:
+    """The model as the planner counts it; errors as `plan_deployment` has them."""
+    try:
+        return ModelSpec.from_config(model_json)
+    except UnsupportedModelError as error:
+        raise UnsupportedError(str(error)) from error
+    except SpecError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def pool_plans(config: Config) -> tuple[PoolPlan, ...]:
+    """The pools with their plan ranks: numbered from 0 in the order of the config."""
+    plans: list[PoolPlan] = []
+    first = 0
+    for pool in config.pools:
+        plans.append(
+            PoolPlan(
+                name=pool.name,
+                device=pool.device,
+                ranks=tuple(range(first, first + pool.ranks)),
+                role=cast(Role, pool.role),
+                weight_format=pool.weights,
+                tensor_parallel=pool.attention.tensor_parallel,
+            )
+        )
+        first += pool.ranks
+    return tuple(plans)
+
+
+def _plan(config: Config, spec: ModelSpec) -> Plan:
+    pools = pool_plans(config)
+    if config.placement.plan == "auto":
+        return equal_split(config.models[0].name, spec.num_experts, spec.moe_layers, pools)
+    plan = load(Path(config.placement.plan))
+    check_model(plan, spec)
+    for planned, wanted in zip(plan.pools, pools, strict=False):
+        if planned != wanted:
+            raise PlanError(
+                f"{config.placement.plan} has {planned}, the config has {wanted}; make them agree"
+            )
+    if len(plan.pools) != len(pools):
+        raise PlanError(
+            f"{config.placement.plan} has {len(plan.pools)} pools, the config has {len(pools)}"
+        )
+    return plan
+
+
+def _memory(
+    config: Config, spec: ModelSpec, plan: Plan, rank: int, device_bytes: int
+) -> RankMemory:
+    return rank_memory(
+        spec,
+        plan,
+        rank,
+        activation_bytes=_ACTIVATION_BYTES[config.models[0].dtype],
+        max_tokens_per_step=config.scheduler.max_tokens_per_step,
+        max_sequences=config.scheduler.max_sequences,
+        page_size=config.cache.page_size,
+        num_pages=config.cache.num_pages,
+        device_bytes=device_bytes,
+        memory_fraction=config.cache.memory_fraction,
+    )

@@ -1,0 +1,114 @@
+"""Starts the front-end process from rank 0 and watches over it."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import msgspec
+
+from moe_serve.control.client import ServedModel
+from moe_serve.errors import BringUpError, EngineDeadError
+
+DRAIN = b"drain"
+# What an MPI launcher puts into a rank's environment; the front end is no rank.
+_LAUNCHER_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontEndStart:
+    """All that the front end is told, on its standard input, once the ranks can answer.
+
+    Attributes:
+        addresses: of the ranks' links, by plan rank.
+        rank_weights: share of the requests of each rank.
+        max_live: requests that one rank may hold.
+    """
+
+    url: str
+    models: tuple[ServedModel, ...]
+    addresses: tuple[str, ...]
+    secret: bytes
+    rank_weights: tuple[float, ...]
+    page_size: int
+    max_live: int
+    api_keys: str
+
+
+class FrontEnd:
+    """The front-end process, a child of rank 0 in a session of its own.
+
+    It outlives a killed rank 0 just long enough to tell its clients: the end of its standard
+    input is its sign that the ranks are gone. Why it cannot go on itself it says on a pipe.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._complaints, complain = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moe_serve.edge.main", str(listener.fileno()), str(complain)],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno(), complain],
+            start_new_session=True,
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(_LAUNCHER_PREFIXES)
+            },
+        )
+        os.close(complain)
+
+    def start(self, message: FrontEndStart) -> None:
+        self._tell(msgspec.json.encode(message))
+
+    def drain(self) -> None:
+        """Ask it to finish what is live, stop the ranks, and exit."""
+        self._tell(DRAIN)
+
+    def watch(self) -> None:
+        """Raise if it has died.
+
+        Raises:
+            BringUpError: it said why.
+            EngineDeadError: it did not.
+        """
+        code = self._process.poll()
+        if code is not None:
+            complaint = os.read(self._complaints, 1 << 16).decode()
+            if complaint:
+                raise BringUpError(complaint)
+            raise EngineDeadError(f"the front end ended with exit code {code}")
+
+    def finish(self, seconds: float = 10.0) -> None:
+        """Wait for its end after the ranks agreed to stop."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _tell(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._process.wait()
+            self.watch()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The HTTP socket, bound before anything slow so that a taken port is known at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise BringUpError(
+            f"cannot listen on {host}:{port}: {error.strerror}; "
+            "stop what uses it or change server.port (0 picks a free one)"
+        ) from None
+    return listener

@@ -1,0 +1,46 @@
+"""What this host has for its ranks: memory and cores, as far as containers leave them.
+
+Without torch, so that a laptop can check a config.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from moe_devices.cgroup import ControlGroup
+
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+def host_memory() -> int:
+    """Bytes of memory, or the limit of the control groups around this process if lower."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([physical, *(limit.total for limit in ControlGroup.mine().memory_limits())])
+
+
+def threads_per_rank(num_local_ranks: int) -> int:
+    """CPU threads of each of this host's ranks when they share its physical cores evenly."""
+    group = ControlGroup.mine()
+    logical = group.logical_cores() or range(os.cpu_count() or 1)
+    cores = len({_siblings(number) for number in logical})
+    quota = group.processor_quota()
+    granted = cores if quota is None else min(cores, quota)
+    return max(1, int(granted / num_local_ranks))
+
+
+def gpu_memory() -> int | None:
+    """Bytes of this host's smallest NVIDIA GPU, or None where the driver shows none."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return min(int(line) for line in found.stdout.split()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def _siblings(number: int) -> str:
+    """The same text for logical processors that share a physical core."""
+    try:
+        return (_TOPOLOGY / f"cpu{number}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(number)

@@ -1,0 +1,27 @@
+"""How unevenly the ranks' experts were loaded of late."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from moe_serve.types import RankStats
+
+_WINDOW = 16
+
+
+class ImbalanceWindow:
+    """Max over mean of the rows each rank's experts computed, over the last reports."""
+
+    def __init__(self, num_ranks: int) -> None:
+        self._totals: deque[tuple[int, ...]] = deque([(0,) * num_ranks], maxlen=_WINDOW)
+
+    def add(self, stats: Sequence[RankStats]) -> None:
+        totals = tuple(rank.expert_tokens for rank in stats)
+        if totals != self._totals[-1]:
+            self._totals.append(totals)
+
+    @property
+    def value(self) -> float:
+        """1 is even, and so is a window in which nothing was computed."""
+        rows = [new - old for old, new in zip(self._totals[0], self._totals[-1], strict=True)]
+        mean = sum(rows) / len(rows)
+        return max(rows) / mean if mean else 1.0

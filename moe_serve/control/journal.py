@@ -1,0 +1,48 @@
+"""The journal of live requests: all that is needed to run one again somewhere else."""
+
+from dataclasses import dataclass, field
+
+from moe_serve.types import Request, TokenEvent
+
+
+@dataclass(slots=True)
+class Entry:
+    """One live request.
+
+    Attributes:
+        rank: the plan rank that runs it.
+        token_ids: tokens that came back so far.
+    """
+
+    request: Request
+    rank: int
+    token_ids: list[int] = field(default_factory=list)
+
+
+class Journal:
+    """Live requests by id; each is opened once and closed once."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def open(self, request: Request, rank: int) -> None:
+        self._entries[request.request_id] = Entry(request, rank)
+
+    def record(self, event: TokenEvent) -> Entry | None:
+        """The event's entry, with its token added; None if the request is no longer live."""
+        entry = self._entries.get(event.request_id)
+        if entry is not None and event.token_id is not None:
+            entry.token_ids.append(event.token_id)
+        return entry
+
+    def close(self, request_id: str) -> Entry | None:
+        return self._entries.pop(request_id, None)
+
+    def get(self, request_id: str) -> Entry | None:
+        return self._entries.get(request_id)
+
+    def held_by(self, rank: int) -> list[Entry]:
+        return [entry for entry in self._entries.values() if entry.rank == rank]

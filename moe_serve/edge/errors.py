@@ -1,0 +1,77 @@
+"""Exceptions as OpenAI's JSON errors with their HTTP status."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from moe_serve.errors import EngineDeadError, MoeServeError, OverloadedError, RequestError
+
+logger = logging.getLogger(__name__)
+
+
+class ContextLengthError(RequestError):
+    """Prompt and answer together are longer than the model's context."""
+
+
+class UnknownModelError(RequestError):
+    """No served model has the name that the request gives."""
+
+
+class BodyTooLargeError(RequestError):
+    """The HTTP body is over the server's limit."""
+
+
+class ApiKeyError(RequestError):
+    """No API key, or one that the server does not know."""
+
+
+class NotReadyError(MoeServeError):
+    """The server is starting, or draining before it stops."""
+
+
+# status, OpenAI's `type`, OpenAI's `code`; the first class that fits an error answers for it.
+_SHAPES: tuple[tuple[type[Exception], int, str, str | None], ...] = (
+    (ContextLengthError, 400, "invalid_request_error", "context_length_exceeded"),
+    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
+    (BodyTooLargeError, 413, "invalid_request_error", "request_too_large"),
+    (ApiKeyError, 401, "invalid_request_error", "invalid_api_key"),
+    (OverloadedError, 429, "rate_limit_error", "overloaded"),
+    (RequestError, 400, "invalid_request_error", None),
+    (NotReadyError, 503, "server_error", "not_ready"),
+    (EngineDeadError, 503, "server_error", "engine_dead"),
+)
+
+
+def error_object(error: Exception) -> tuple[int, dict[str, Any]]:
+    """HTTP status and `{"error": ...}`; an error that is not the user's to read shows nothing."""
+    for kind, status, name, code in _SHAPES:
+        if isinstance(error, kind):
+            parameter = error.parameter if isinstance(error, RequestError) else None
+            return status, _shape(str(error), name, parameter, code)
+    if isinstance(error, HTTPException):
+        kind_name = "invalid_request_error" if error.status_code < 500 else "server_error"
+        return error.status_code, _shape(error.detail, kind_name, None, None)
+    logger.error("unexpected error while answering a request", exc_info=error)
+    return 500, _shape("internal server error; see the server's log", "server_error", None, None)
+
+
+def error_response(error: Exception) -> Response:
+    status, content = error_object(error)
+    headers = dict(getattr(error, "headers", None) or {})
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+async def answer_error(_request: Request, error: Exception) -> Response:
+    """Starlette's exception handler for everything."""
+    return error_response(error)
+
+
+def _shape(message: str, name: str, parameter: str | None, code: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": name, "param": parameter, "code": code}}

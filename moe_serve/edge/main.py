@@ -1,0 +1,100 @@
+"""The front-end process: HTTP in front, the ranks' sockets behind; started by rank 0."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from moe_serve.control.front_end import DRAIN, FrontEndStart
+from moe_serve.control.remote_engine import RemoteEngine
+from moe_serve.control.router import Router
+from moe_serve.edge.app import create_app
+from moe_serve.edge.auth import read_keys
+from moe_serve.edge.metrics import Metrics
+from moe_serve.edge.server import run_server
+from moe_serve.errors import MoeServeError
+
+_USER_ERROR = 2
+_RANKS_ARE_GONE = 1
+
+
+def main(listener: int, complaints: int) -> int:
+    """
+    Args:
+        listener: file descriptor of the listening socket.
+        complaints: where to write why this process cannot go on.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s front end: %(message)s")
+    # mpirun binds rank 0, and so this child, to its cores.
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        return asyncio.run(_serve(socket.socket(fileno=listener)))
+    except MoeServeError as error:
+        os.write(complaints, str(error).encode())
+        return _USER_ERROR
+
+
+async def _serve(listener: socket.socket) -> int:
+    lines = await _standard_input()
+    line = await lines.readline()
+    if not line:
+        return _RANKS_ARE_GONE
+    start = msgspec.json.decode(line, type=FrontEndStart)
+    engine = RemoteEngine(
+        start.addresses, start.secret, Router(start.rank_weights, start.page_size), start.max_live
+    )
+    keys = read_keys(Path(start.api_keys)) if start.api_keys else frozenset()
+    app = create_app(engine, start.models, api_keys=keys, metrics=Metrics(engine))
+    draining = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
+    lifeline = asyncio.create_task(_follow(lines, draining.set))
+    exit_server = asyncio.Event()
+    server = asyncio.create_task(run_server(app, listener, exit_server))
+    code = await _until_drained_or_dead(engine, start.url, draining, lifeline)
+    exit_server.set()
+    await server
+    engine.close()
+    return code
+
+
+async def _until_drained_or_dead(
+    engine: RemoteEngine, url: str, draining: asyncio.Event, lifeline: "asyncio.Task[None]"
+) -> int:
+    starting = asyncio.create_task(engine.start())
+    await asyncio.wait({starting, lifeline}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        print(f"ready {url}", flush=True)
+    wish = asyncio.create_task(draining.wait())
+    await asyncio.wait({wish, lifeline}, return_when=asyncio.FIRST_COMPLETED)
+    engine.drain()
+    while engine.num_live and not lifeline.done():
+        await asyncio.wait({lifeline}, timeout=0.05)
+    if lifeline.done():
+        engine.fail("a rank of the engine died; the request cannot go on")
+        return _RANKS_ARE_GONE
+    await engine.stop_ranks()
+    return 0
+
+
+async def _standard_input() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=1 << 26)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    return reader
+
+
+async def _follow(lines: asyncio.StreamReader, drain: Callable[[], None]) -> None:
+    """Ends with rank 0's life."""
+    while line := await lines.readline():
+        if line.strip() == DRAIN:
+            drain()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:3])))

@@ -1,0 +1,141 @@
+"""What every route needs: the engine, the served models, the metrics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from time import time
+from uuid import uuid4
+
+from moe_serve.control.client import EngineClient, ServedModel
+from moe_serve.edge.bodies import GenerationBody
+from moe_serve.edge.choice import Choice
+from moe_serve.edge.errors import NotReadyError, UnknownModelError
+from moe_serve.edge.generation import Generation, LiveSequence
+from moe_serve.edge.metrics import Metrics
+from moe_serve.edge.sampling import PromptLimits, choice_seed, resolve_max_tokens, sampling_params
+from moe_serve.edge.stop import StopMatcher
+from moe_serve.edge.tokenizer import ModelTokenizer
+from moe_serve.errors import RequestError
+from moe_serve.types import Request, SamplingParams
+
+_MAX_SEQUENCES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One served model with its tokenizer; `index` is the engine's name for it."""
+
+    index: int
+    model: ServedModel
+    tokenizer: ModelTokenizer
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A tokenized prompt; `text` is the filled chat template, None for a plain completion."""
+
+    ids: tuple[int, ...]
+    text: str | None = None
+
+
+def load_tenants(models: Sequence[ServedModel]) -> tuple[Tenant, ...]:
+    """Tokenizers of all models; CheckpointError where one cannot be read."""
+    release = version("moe-serve")
+    return tuple(
+        Tenant(
+            index,
+            model,
+            ModelTokenizer(Path(model.path)),
+            "fp_" + sha256(f"{release} {model}".encode()).hexdigest()[:12],
+        )
+        for index, model in enumerate(models)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    client: EngineClient
+    tenants: Sequence[Tenant]
+    metrics: Metrics
+    max_body_bytes: int
+    created: int
+
+    @classmethod
+    def open(
+        cls,
+        client: EngineClient,
+        models: Sequence[ServedModel],
+        metrics: Metrics,
+        max_body_bytes: int,
+    ) -> "Service":
+        return cls(client, load_tenants(models), metrics, max_body_bytes, int(time()))
+
+    def check_ready(self) -> None:
+        """Raise NotReadyError unless new requests can be taken."""
+        if not self.client.is_ready:
+            raise NotReadyError("the server is starting or about to stop; try again or elsewhere")
+
+    def tenant(self, name: str | None) -> Tenant:
+        """The model that a request names; it may name none where only one is served."""
+        if name is None and len(self.tenants) == 1:
+            return self.tenants[0]
+        for tenant in self.tenants:
+            if tenant.model.name == name:
+                return tenant
+        served = ", ".join(tenant.model.name for tenant in self.tenants)
+        if name is None:
+            raise RequestError(f"name a model; this server has {served}", "model")
+        raise UnknownModelError(f"no model {name!r}; this server has {served}", "model")
+
+    def generation(
+        self, tenant: Tenant, body: GenerationBody, prompts: Sequence[Prompt], limits: PromptLimits
+    ) -> Generation:
+        """All sequences that the body asks for, checked, not yet started.
+
+        Raises:
+            RequestError: a prompt is too long, or a token id is not the model's.
+        """
+        num_choices = body.n or 1
+        _check_number(len(prompts), num_choices)
+        groups = []
+        for place, prompt in enumerate(prompts):
+            most = resolve_max_tokens(body.asked_max_tokens, len(prompt.ids), tenant.model, limits)
+            sampling = sampling_params(body, tenant.model, most)
+            indices = range(place * num_choices, (place + 1) * num_choices)
+            groups.append([self._live(tenant, body, prompt, sampling, index) for index in indices])
+        return Generation(self.client, groups)
+
+    def _live(
+        self,
+        tenant: Tenant,
+        body: GenerationBody,
+        prompt: Prompt,
+        sampling: SamplingParams,
+        index: int,
+    ) -> LiveSequence:
+        splitter = None
+        if prompt.text is not None:
+            splitter = tenant.tokenizer.reasoning_splitter(prompt.text)
+        stops = StopMatcher(body.stop_strings)
+        request = Request(
+            request_id=f"{uuid4().hex}-{index}",
+            prompt_ids=prompt.ids,
+            sampling=replace(sampling, seed=choice_seed(body.seed, index % (body.n or 1))),
+            tenant=tenant.index,
+            end_token_ids=tenant.model.end_token_ids,
+        )
+        choice = Choice(index, tenant.tokenizer.detokenizer(), stops, splitter)
+        return LiveSequence(request, choice, self.metrics.timer(tenant.model.name))
+
+
+def _check_number(num_prompts: int, num_choices: int) -> None:
+    number = num_prompts * num_choices
+    if number > _MAX_SEQUENCES:
+        raise RequestError(
+            f"{num_prompts} prompts with n {num_choices} are {number} sequences, "
+            f"the limit is {_MAX_SEQUENCES}; send them in parts",
+            "prompt",
+        )

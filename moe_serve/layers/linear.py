@@ -1,0 +1,33 @@
+"""Weights bound to the kernel that runs them: matrix products, and a rank's experts."""
+
+from dataclasses import dataclass
+
+import torch
+from moe_kernels.ops import Experts, Linear, Packed
+
+
+@dataclass(frozen=True, slots=True)
+class LinearLayer:
+    """One matrix product with its packed weight."""
+
+    op: Linear
+    packed: Packed
+    bias: torch.Tensor | None = None
+
+    def __call__(self, x_TD: torch.Tensor) -> torch.Tensor:
+        """x_TD -> y_TN."""
+        return self.op(x_TD, self.packed, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsLayer:
+    """The experts that this rank holds of one layer, in slot order."""
+
+    op: Experts
+    packed: Packed
+
+    def __call__(self, rows_RD: torch.Tensor, counts_E: torch.Tensor) -> torch.Tensor:
+        """Rows sorted by slot, and how many each has -> y_RD."""
+        if counts_E.numel() == 0:
+            return rows_RD
+        return self.op(rows_RD, counts_E, self.packed)

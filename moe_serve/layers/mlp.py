@@ -1,0 +1,29 @@
+"""The dense feed-forward layer, SwiGLU (Shazeer 2020, arXiv:2002.05202).
+
+Shape legend: T tokens, D width, F hidden width.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from moe_serve.layers.context import ForwardContext
+from moe_serve.layers.linear import LinearLayer
+
+
+class FeedForward(Protocol):
+    def __call__(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DenseMlp:
+    """Attributes:
+    gate_up: to F gate numbers, then F up numbers.
+    """
+
+    gate_up: LinearLayer
+    down: LinearLayer
+
+    def __call__(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor:
+        return self.down(context.ops.swiglu(self.gate_up(x_TD)))

@@ -1,0 +1,39 @@
+"""The mixture-of-experts layer: route, dispatch, experts, combine, add shared experts.
+
+Shape legend: T tokens here, D width, K experts chosen per token, R rows received.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from moe_serve.layers.context import ForwardContext
+from moe_serve.layers.gate import Gate
+from moe_serve.layers.linear import ExpertsLayer
+from moe_serve.layers.mlp import DenseMlp
+
+
+@dataclass(frozen=True, slots=True)
+class MoeLayer:
+    """Every rank of the EP group runs it in every step, tokens or not.
+
+    Attributes:
+        layer: the model's layer, which picks the placement.
+        experts: those this rank holds.
+        shared: computed at home while tokens travel; None where the model has none.
+    """
+
+    layer: int
+    gate: Gate
+    experts: ExpertsLayer
+    shared: DenseMlp | None = None
+
+    def __call__(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor:
+        dispatcher = context.dispatcher
+        ids_TK, weights_TK = self.gate(x_TD)
+        pending = dispatcher.start(self.layer, x_TD, ids_TK, weights_TK, context.keys_T)
+        shared_TD = None if self.shared is None else self.shared(x_TD, context)
+        received, handle = pending.finish()
+        y_RD = self.experts(received.rows_RD, received.counts_E)
+        y_TD = dispatcher.start_combine(y_RD, handle).finish()
+        return y_TD if shared_TD is None else y_TD + shared_TD

@@ -1,0 +1,176 @@
+"""The engine without a server: `LLM(config).generate(prompts, sampling)`.
+
+Under mpirun every rank makes the same calls and gets the same answers.
+"""
+
+import dataclasses
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from moe_comm.header import StepHeader, agree
+
+from moe_serve.bring_up import meet
+from moe_serve.build import build_rank
+from moe_serve.config.load import load_config
+from moe_serve.config.tree import Config
+from moe_serve.control.world import check_world_size, launched_world
+from moe_serve.edge.tokenizer import ModelTokenizer
+from moe_serve.errors import RequestError
+from moe_serve.types import FinishReason, RankStats, Request, SamplingParams, TokenEvent
+
+Prompt = str | Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completion:
+    """One prompt's answer.
+
+    Attributes:
+        text: without special tokens; empty where the checkpoint has no tokenizer.
+        logprobs: of the chosen tokens, where asked for.
+        top_logprobs: (token id, logprob) best first, for each token, where asked for.
+    """
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+
+
+class LLM:
+    """A model on this process's rank, or on all ranks of an mpirun.
+
+    Args:
+        config: a config file or tree, as the server's; `server` is not used.
+        overrides: `section.key=value`.
+
+    Raises:
+        MoeServeError: what keeps the ranks from forming an engine.
+    """
+
+    def __init__(self, config: Config | str | Path, overrides: Sequence[str] = ()) -> None:
+        tree = config if isinstance(config, Config) else load_config(config, overrides)
+        launch = launched_world()
+        check_world_size(tree, launch)
+        self._meeting = meet(tree, launch)
+        rank = build_rank(tree, self._meeting)
+        self.config = rank.config
+        self._rank = rank
+        self._tokenizer: ModelTokenizer | None = None
+        if (Path(rank.served.path) / "tokenizer.json").is_file():
+            self._tokenizer = ModelTokenizer(Path(rank.served.path))
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Completion]:
+        """One completion for each prompt, in their order.
+
+        Args:
+            prompts: texts or token ids.
+            sampling: for all, or one for each prompt; greedy with 16 tokens by default. Stop
+                strings are the server's: use stop_token_ids here.
+
+        Raises:
+            RequestError: a prompt that cannot be served.
+        """
+        requests = self._requests(prompts, sampling or SamplingParams(temperature=0.0))
+        launch, exchange = self._meeting.launch, self._meeting.exchange
+        mine = requests[launch.rank :: launch.size]
+        error = ""
+        try:
+            for request in mine:
+                self._rank.engine.add(request)
+        except RequestError as refusal:
+            error = str(refusal)
+        errors = [text.decode() for text in exchange.allgather_bytes(error.encode())]
+        if any(errors):
+            for request in mine:
+                self._rank.engine.abort(request.request_id)
+            raise RequestError(next(text for text in errors if text))
+        events = self._run(mine)
+        gathered = exchange.allgather_bytes(msgspec.msgpack.encode(events))
+        everything: dict[str, list[TokenEvent]] = {}
+        for part in gathered:
+            everything |= msgspec.msgpack.decode(part, type=dict[str, list[TokenEvent]])
+        return [self._completion(each, everything[each.request_id]) for each in requests]
+
+    def stats(self) -> RankStats:
+        """This rank's counters since it started."""
+        return self._rank.engine.stats()
+
+    def close(self) -> None:
+        """Leave the world; all ranks do so together."""
+        self._meeting.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+
+    def _requests(
+        self, prompts: Sequence[Prompt], sampling: SamplingParams | Sequence[SamplingParams]
+    ) -> list[Request]:
+        if isinstance(sampling, SamplingParams):
+            sampling = [sampling] * len(prompts)
+        return [
+            Request(
+                request_id=str(number),
+                prompt_ids=self._ids(prompt),
+                sampling=params
+                if params.seed is not None
+                else dataclasses.replace(params, seed=secrets.randbits(63)),
+                end_token_ids=self._rank.served.end_token_ids,
+            )
+            for number, (prompt, params) in enumerate(zip(prompts, sampling, strict=True))
+        ]
+
+    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
+        if not isinstance(prompt, str):
+            return tuple(prompt)
+        if self._tokenizer is None:
+            raise RequestError("the checkpoint has no tokenizer.json; give token ids")
+        return self._tokenizer.encode_now(prompt, add_special_tokens=True)
+
+    def _run(self, requests: Sequence[Request]) -> dict[str, list[TokenEvent]]:
+        events: dict[str, list[TokenEvent]] = {request.request_id: [] for request in requests}
+        engine = self._rank.engine
+        while True:
+            header = StepHeader(engine.has_work, 0, 0, 0, stop=False)
+            if not agree(self._rank.exchange, header).work:
+                return events
+            for event in engine.step():
+                events[event.request_id].append(event)
+
+    def _completion(self, request: Request, events: Sequence[TokenEvent]) -> Completion:
+        token_ids = tuple(event.token_id for event in events if event.token_id is not None)
+        reason = events[-1].finish_reason
+        assert reason is not None
+        return Completion(
+            prompt_ids=request.prompt_ids,
+            token_ids=token_ids,
+            text=self._text(token_ids),
+            finish_reason=reason,
+            logprobs=tuple(event.logprob for event in events if event.logprob is not None),
+            top_logprobs=tuple(event.top_logprobs for event in events if event.top_logprobs),
+        )
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        if self._tokenizer is None:
+            return ""
+        detokenizer = self._tokenizer.detokenizer()
+        return "".join([*map(detokenizer.add, token_ids), detokenizer.finish()])

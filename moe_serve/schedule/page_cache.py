@@ -1,0 +1,111 @@
+"""Pages as sequences use them: matched at admission, grown by decoding, left behind at the end."""
+
+from moe_serve.schedule.pages import PagePool
+from moe_serve.schedule.prefix_tree import Node, PrefixTree
+from moe_serve.schedule.sequence import Phase, Sequence
+
+
+class PageCache:
+    """Joins the pool and the prefix tree; each page is free, used by a sequence, or cached."""
+
+    def __init__(self, *, num_pages: int, page_size: int, prefix_caching: bool) -> None:
+        self.page_size = page_size
+        self.prefix_caching = prefix_caching
+        self.pool = PagePool(num_pages)
+        self.tree = PrefixTree(self.pool)
+
+    @property
+    def num_available(self) -> int:
+        """Pages to be had without taking any from a sequence."""
+        return self.pool.num_free + self.tree.num_idle
+
+    @property
+    def num_used(self) -> int:
+        return self.pool.num_pages - self.num_available
+
+    @property
+    def num_cached(self) -> int:
+        """Pages that only the prefix tree holds."""
+        return self.tree.num_idle
+
+    def match(self, sequence: Sequence) -> list[Node]:
+        """Nodes of the sequence's longest computed prefix, short of its last token's page.
+
+        The last token is always computed anew, for its logits.
+        """
+        if not self.prefix_caching:
+            return []
+        blocks = sequence.blocks(self.num_shareable(sequence), self.page_size)
+        return self.tree.match(sequence.request.tenant, blocks)
+
+    def num_shareable(self, sequence: Sequence) -> int:
+        """Leading pages that are full without the sequence's last token."""
+        return (len(sequence.token_ids) - 1) // self.page_size
+
+    def num_wanted(self, sequence: Sequence, matched: list[Node]) -> int:
+        """Available pages that it takes to hold all the sequence's tokens."""
+        num_in_use = sum(not self.tree.is_idle(node) for node in matched)
+        return self._num_pages(sequence) - num_in_use
+
+    def place(self, sequence: Sequence, matched: list[Node]) -> None:
+        """Give the sequence its matched pages, and room for the rest of its tokens."""
+        # Before anything is allocated, which could evict them.
+        for node in matched:
+            self.tree.acquire(node)
+        num_new = self._num_pages(sequence) - len(matched)
+        new_ids = [self._allocate() for _ in range(num_new)]
+        sequence.page_ids = (*(node.page_id for node in matched), *new_ids)
+        sequence.node = matched[-1] if matched else self.tree.root(sequence.request.tenant)
+        sequence.num_committed = len(matched)
+        sequence.num_computed = len(matched) * self.page_size
+
+    def grow(self, sequence: Sequence) -> bool:
+        """Make room for the sequence's newest token; False where no page is available."""
+        if len(sequence.token_ids) <= len(sequence.page_ids) * self.page_size:
+            return True
+        if not self.num_available:
+            return False
+        sequence.page_ids = (*sequence.page_ids, self._allocate())
+        return True
+
+    def commit(self, sequence: Sequence) -> None:
+        """Put the sequence's newly filled and computed pages into the prefix tree."""
+        while self.prefix_caching and self._next_page_end(sequence) <= sequence.num_computed:
+            self._commit_page(sequence)
+
+    def release(self, sequence: Sequence, phase: Phase) -> None:
+        """Take the sequence's pages; those in the tree stay there until they are evicted."""
+        for page_id in reversed(sequence.page_ids):
+            self.tree.release(page_id)
+        sequence.reset(phase)
+
+    def _num_pages(self, sequence: Sequence) -> int:
+        return -(-len(sequence.token_ids) // self.page_size)
+
+    def _next_page_end(self, sequence: Sequence) -> int:
+        return (sequence.num_committed + 1) * self.page_size
+
+    def _allocate(self) -> int:
+        if not self.pool.num_free:
+            evicted = self.tree.evict()
+            assert evicted, "admitted or grown beyond the available pages"
+        return self.pool.allocate()
+
+    def _commit_page(self, sequence: Sequence) -> None:
+        assert sequence.node is not None
+        index = sequence.num_committed
+        page_id = sequence.page_ids[index]
+        node = self.tree.insert(sequence.node, sequence.block(index, self.page_size), page_id)
+        if node.page_id != page_id:
+            self._replace_page(sequence, index, node)
+        sequence.node = node
+        sequence.num_committed += 1
+
+    def _replace_page(self, sequence: Sequence, index: int, node: Node) -> None:
+        # Another sequence has computed the same block; holding its page instead of a copy keeps
+        # the rule that whoever holds a page of the tree holds those above it.
+        page_ids = list(sequence.page_ids)
+        self.tree.acquire(node)
+        self.tree.release(page_ids[index])
+        page_ids[index] = node.page_id
+        sequence.page_ids = tuple(page_ids)

@@ -1,0 +1,228 @@
+"""The scheduler of one rank: who computes which tokens in the next step, and in which pages.
+
+Continuous batching after Orca (Yu et al., OSDI 2022), chunked prefill beside decoding after
+Sarathi-Serve (Agrawal et al., OSDI 2024), paged caches with preemption by recompute after vLLM
+(Kwon et al., SOSP 2023). Pure bookkeeping of ints: no tensor, no clock, no randomness.
+"""
+
+from collections import OrderedDict
+
+from moe_serve.errors import OverloadedError
+from moe_serve.schedule.admission import Forerunners, check_limits, check_request
+from moe_serve.schedule.page_cache import PageCache
+from moe_serve.schedule.sequence import Phase, Sequence
+from moe_serve.schedule.step_plan import StepPlan
+from moe_serve.types import Batch, Request, SampledToken, StepOutput, TokenEvent
+
+
+class Scheduler:
+    """Takes requests, gives batches, and turns the batches' results into events.
+
+    `schedule` and `update` take turns; `add` and `abort` may come at any time, also while a step
+    is computed. The oldest running sequence is never preempted, and any request that `add`
+    accepts fits the pages alone, so each one ends.
+
+    Args:
+        max_tokens_per_step: tokens of one batch, decoding and prefill together.
+        max_sequences: sequences that run at once.
+        max_waiting: requests in the queue beyond which `add` raises OverloadedError.
+        max_context: the most tokens of prompt and answer.
+        prefix_caching: share and keep the pages of equal prefixes.
+
+    Attributes:
+        num_prompt_tokens: of the requests admitted so far; num_cached_tokens of them were found
+            in the prefix tree.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_pages: int,
+        page_size: int,
+        max_tokens_per_step: int,
+        max_sequences: int,
+        max_waiting: int,
+        max_context: int,
+        prefix_caching: bool,
+    ) -> None:
+        check_limits(
+            {
+                "cache.num_pages": num_pages,
+                "cache.page_size": page_size,
+                "scheduler.max_tokens_per_step": max_tokens_per_step,
+                "scheduler.max_sequences": max_sequences,
+                "scheduler.max_waiting": max_waiting,
+                "model.max_context": max_context,
+            }
+        )
+        self._max_tokens_per_step = max_tokens_per_step
+        # With more, some that run could not even decode one token a step.
+        self._max_running = min(max_sequences, max_tokens_per_step)
+        self._max_waiting = max_waiting
+        self._max_context = max_context
+        self._cache = PageCache(
+            num_pages=num_pages, page_size=page_size, prefix_caching=prefix_caching
+        )
+        self._waiting: OrderedDict[str, Sequence] = OrderedDict()
+        self._running: dict[str, Sequence] = {}  # in the order of admission
+        self._step = StepPlan(0)
+        self.num_preemptions = 0
+        self.num_prompt_tokens = 0
+        self.num_cached_tokens = 0
+        self.num_generated_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_pages_used(self) -> int:
+        """Pages that running sequences hold."""
+        return self._cache.num_used
+
+    @property
+    def num_pages_cached(self) -> int:
+        """Pages that only the prefix tree holds, to be evicted at need."""
+        return self._cache.num_cached
+
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            OverloadedError: max_waiting requests wait already.
+            RequestError: the request could not be finished even if it were alone.
+        """
+        check_request(
+            request,
+            max_context=self._max_context,
+            num_pages=self._cache.pool.num_pages,
+            page_size=self._cache.page_size,
+        )
+        if len(self._waiting) >= self._max_waiting:
+            raise OverloadedError(
+                f"{len(self._waiting)} requests wait, {self._max_waiting} may; "
+                "try again later, or raise scheduler.max_waiting"
+            )
+        request_id = request.request_id
+        live = request_id in self._waiting or request_id in self._running
+        assert not live, f"request {request_id} is live"
+        self._waiting[request_id] = Sequence(request)
+
+    def abort(self, request_id: str) -> TokenEvent | None:
+        """End a request and free what it holds at once; None if there is no such request."""
+        sequence = self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
+        if sequence is None:
+            return None
+        self._cache.release(sequence, Phase.ENDED)
+        return sequence.event(sequence.num_generated, finish_reason="abort")
+
+    def schedule(self) -> Batch:
+        """Form the next step; no chunks where there is nothing to do."""
+        assert not self._step.chunks, "the last batch is not updated yet"
+        self._step = StepPlan(self._max_tokens_per_step)
+        num_preemptions = self.num_preemptions
+        self._decode()
+        self._prefill()
+        # Who was just preempted is first in line, and there is no room for it.
+        if self.num_preemptions == num_preemptions:
+            self._admit()
+        return self._step.batch()
+
+    def update(self, output: StepOutput) -> list[TokenEvent]:
+        """Take in the results of the last batch; results of aborted requests are dropped."""
+        step, self._step = self._step, StepPlan(0)
+        events: list[TokenEvent] = []
+        for sequence, chunk, token in step.results(output):
+            if sequence.phase is not Phase.RUNNING:
+                continue
+            sequence.num_computed += len(chunk.token_ids)
+            self._cache.commit(sequence)
+            if token is not None:
+                events.append(self._append(sequence, token))
+        return events
+
+    def _decode(self) -> None:
+        for sequence in tuple(self._running.values()):
+            if sequence.num_uncomputed == 1 and self._make_room(sequence):
+                self._step.add(sequence)
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Give a sequence room for its newest token; False where it is preempted itself."""
+        while sequence.phase is Phase.RUNNING:
+            if self._cache.grow(sequence):
+                return True
+            self._preempt_latest()
+        return False
+
+    def _preempt_latest(self) -> None:
+        request_id, sequence = self._running.popitem()
+        assert self._running, f"{request_id} does not fit all the pages"
+        self._cache.release(sequence, Phase.WAITING)
+        self._waiting[request_id] = sequence
+        self._waiting.move_to_end(request_id, last=False)
+        self.num_preemptions += 1
+
+    def _prefill(self) -> None:
+        for sequence in self._running.values():
+            if not self._step.budget:
+                return
+            if sequence.num_uncomputed > 1:
+                self._step.add(sequence)
+
+    def _admit(self) -> None:
+        if not self._waiting:
+            return
+        forerunners = Forerunners(self._cache, self._running.values())
+        num_held_back = 0
+        for sequence in tuple(self._waiting.values()):
+            # Those held back keep their places among the running.
+            num_places = self._max_running - len(self._running) - num_held_back
+            if not self._step.budget or num_places <= 0:
+                return
+            if sequence.awaits_forerunner:
+                num_held_back += 1
+                continue
+            if not self._has_room(sequence):
+                return
+            matched = self._cache.match(sequence)
+            if forerunners.defer(sequence, matched):
+                num_held_back += 1
+                continue
+            sequence.num_wanted = self._cache.num_wanted(sequence, matched)
+            if not self._has_room(sequence):
+                return
+            self._cache.place(sequence, matched)
+            self._start(sequence)
+            forerunners.enlist(sequence)
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        # A page for each running one to grow into: else the newcomer would soon be preempted.
+        return sequence.num_wanted + len(self._running) <= self._cache.num_available
+
+    def _start(self, sequence: Sequence) -> None:
+        self._running[sequence.request_id] = self._waiting.pop(sequence.request_id)
+        sequence.phase, sequence.forerunner = Phase.RUNNING, None
+        if not sequence.was_admitted:
+            sequence.was_admitted = True
+            sequence.num_cached = sequence.num_computed
+            self.num_prompt_tokens += sequence.num_prompt
+            self.num_cached_tokens += sequence.num_cached
+        self._step.add(sequence)
+
+    def _append(self, sequence: Sequence, token: SampledToken) -> TokenEvent:
+        index = sequence.num_generated
+        sequence.token_ids.append(token.token_id)
+        self.num_generated_tokens += 1
+        finish_reason = sequence.finish_reason
+        if finish_reason is not None:
+            del self._running[sequence.request_id]
+            self._cache.release(sequence, Phase.ENDED)
+        return sequence.event(index, token, finish_reason)

@@ -1,0 +1,113 @@
+"""What the model files ask for their weights: named tensors, packed products, this rank's experts.
+
+Shape legend: N width out, D width in, E experts here, F expert width.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from moe_kernels.ops import Ops
+
+from moe_serve.layers.linear import ExpertsLayer, LinearLayer
+from moe_serve.weights.checkpoint import Checkpoint
+from moe_serve.weights.convert import read_block_shape, read_numbers
+
+
+class WeightLoader:
+    """Reads a checkpoint for one rank; what is not asked for is not read.
+
+    Args:
+        dtype: of weights and activations.
+        local_experts: for each MoE layer, the expert in each of this rank's slots.
+        progress: is told the bytes of each read.
+
+    Raises:
+        UnsupportedError: the checkpoint is quantised in a way that is not read.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        ops: Ops,
+        device: torch.device,
+        dtype: torch.dtype,
+        local_experts: Mapping[int, Sequence[int]],
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self.ops = ops
+        self.device = device
+        self.dtype = dtype
+        self._local_experts = local_experts
+        self._progress = progress
+        self._blocks = read_block_shape(checkpoint.config)
+
+    def has(self, name: str) -> bool:
+        return name in self._checkpoint
+
+    def tensor(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """One tensor on the device, in `dtype` or the loader's.
+
+        Raises:
+            CheckpointError: it is missing, misshapen or unreadable; so do all methods here.
+        """
+        target = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
+        self._read_into(target, name)
+        return target
+
+    def linear(
+        self,
+        names: str | Sequence[str],
+        in_width: int,
+        out_widths: int | Sequence[int],
+        bias: bool = False,
+    ) -> LinearLayer:
+        """`NAME.weight` (and `NAME.bias`) of each name, one below the other, as one product."""
+        names = [names] if isinstance(names, str) else list(names)
+        out_widths = [out_widths] if isinstance(out_widths, int) else list(out_widths)
+        weight_ND = self._stack([f"{name}.weight" for name in names], out_widths, in_width)
+        packed = self.ops.linear.prepare(weight_ND)
+        bias_N = self._stack([f"{name}.bias" for name in names], out_widths) if bias else None
+        return LinearLayer(self.ops.linear, packed, bias_N)
+
+    def experts(
+        self,
+        layer: int,
+        template: str,
+        width: int,
+        expert_width: int,
+        names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+    ) -> ExpertsLayer:
+        """This rank's experts of a layer, in slot order.
+
+        Args:
+            template: tensor name with fields {expert} and {name}.
+            names: what the checkpoint calls gate, up and down.
+        """
+        experts = self._local_experts[layer]
+        gate, up, down = names
+        gate_up_E2FD = self._empty(len(experts), 2 * expert_width, width)
+        down_EDF = self._empty(len(experts), width, expert_width)
+        for slot, expert in enumerate(experts):
+            gate_FD, up_FD = torch.split(gate_up_E2FD[slot], expert_width)
+            self._read_into(gate_FD, template.format(expert=expert, name=gate))
+            self._read_into(up_FD, template.format(expert=expert, name=up))
+            self._read_into(down_EDF[slot], template.format(expert=expert, name=down))
+        return ExpertsLayer(self.ops.experts, self.ops.experts.prepare(gate_up_E2FD, down_EDF))
+
+    def _stack(self, names: Sequence[str], heights: Sequence[int], *width: int) -> torch.Tensor:
+        whole = self._empty(sum(heights), *width)
+        for part, name in zip(torch.split(whole, list(heights)), names, strict=True):
+            self._read_into(part, name)
+        return whole
+
+    def _empty(self, *shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=self.dtype, device=self.device)
+
+    def _read_into(self, target: torch.Tensor, name: str) -> None:
+        before = self._checkpoint.bytes_read
+        target.copy_(read_numbers(self._checkpoint, name, target.shape, self._blocks))
+        if self._progress is not None:
+            self._progress(self._checkpoint.bytes_read - before)

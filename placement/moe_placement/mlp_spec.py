@@ -1,0 +1,116 @@
+"""Parameters of a model's feed-forward layers, dense and routed, by family."""
+
+from dataclasses import dataclass
+
+from moe_placement.config_fields import ConfigFields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlpSpec:
+    """A model's feed-forward layers; parameters are of one layer.
+
+    Attributes:
+        dense: a dense layer.
+        dense_width: its inner width.
+        moe_layers: indices of the layers with experts.
+        gate: the router's weights.
+        gate_bias: the router's correction bias, a buffer kept in float32.
+        shared_experts: all of a layer's shared experts.
+        shared_width: their inner width together.
+        expert: one routed expert.
+        expert_width: its inner width.
+    """
+
+    dense: int
+    dense_width: int
+    moe_layers: tuple[int, ...] = ()
+    num_experts: int = 0
+    num_experts_per_token: int = 0
+    gate: int = 0
+    gate_bias: int = 0
+    shared_experts: int = 0
+    shared_width: int = 0
+    expert: int = 0
+    expert_width: int = 0
+
+
+def dense_mlp(fields: ConfigFields) -> MlpSpec:
+    """Every layer dense (Llama, Qwen3)."""
+    width = fields.size("intermediate_size")
+    return MlpSpec(dense=_gated(fields, width), dense_width=width)
+
+
+def mixtral_mlp(fields: ConfigFields) -> MlpSpec:
+    """Every layer routed; `intermediate_size` is an expert's."""
+    layers = tuple(range(fields.size("num_hidden_layers")))
+    return _routed(fields, layers, "num_local_experts", fields.size("intermediate_size"))
+
+
+def qwen_mlp(fields: ConfigFields) -> MlpSpec:
+    """Routed at every `decoder_sparse_step`-th layer but those of `mlp_only_layers`."""
+    step, dense_layers = fields.size("decoder_sparse_step"), fields.find("mlp_only_layers") or []
+    layers = tuple(
+        layer
+        for layer in range(fields.size("num_hidden_layers"))
+        if fields.count("num_experts") and (layer + 1) % step == 0 and layer not in dense_layers
+    )
+    return _routed(fields, layers, "num_experts", fields.size("moe_intermediate_size"))
+
+
+def softmax_mlp(fields: ConfigFields) -> MlpSpec:
+    """Routed after the first `first_k_dense_replace` layers, with shared experts (DeepSeek-V2)."""
+    return _shared(fields, has_gate_bias=False)
+
+
+def sigmoid_mlp(fields: ConfigFields) -> MlpSpec:
+    """The same with a correction bias in the router (DeepSeek-V3, GLM-4.5)."""
+    return _shared(fields, has_gate_bias=True)
+
+
+def _shared(fields: ConfigFields, *, has_gate_bias: bool) -> MlpSpec:
+    layers = range(fields.count("first_k_dense_replace"), fields.size("num_hidden_layers"))
+    width = fields.size("moe_intermediate_size")
+    return _routed(
+        fields,
+        tuple(layers),
+        "n_routed_experts",
+        width,
+        shared_width=width * (fields.optional("n_shared_experts") or 0),
+        has_gate_bias=has_gate_bias,
+    )
+
+
+def _routed(
+    fields: ConfigFields,
+    layers: tuple[int, ...],
+    experts_key: str,
+    width: int,
+    *,
+    shared_width: int = 0,
+    has_gate_bias: bool = False,
+) -> MlpSpec:
+    hidden, dense_width = fields.size("hidden_size"), fields.size("intermediate_size")
+    dense = _gated(fields, dense_width)
+    if not layers:
+        return MlpSpec(dense=dense, dense_width=dense_width)
+    num_experts = fields.size(experts_key)
+    return MlpSpec(
+        dense=dense,
+        dense_width=dense_width,
+        moe_layers=layers,
+        num_experts=num_experts,
+        num_experts_per_token=fields.size("num_experts_per_tok"),
+        gate=num_experts * hidden,
+        gate_bias=num_experts if has_gate_bias else 0,
+        shared_experts=_gated(fields, shared_width) if shared_width else 0,
+        shared_width=shared_width,
+        expert=3 * hidden * width,
+        expert_width=width,
+    )
+
+
+def _gated(fields: ConfigFields, width: int) -> int:
+    """Gate, up and down projections; biased where the family has `mlp_bias` and it is true."""
+    hidden = fields.size("hidden_size")
+    has_bias = "mlp_bias" in fields.defaults and fields.flag("mlp_bias")
+    return 3 * hidden * width + has_bias * (2 * width + hidden)

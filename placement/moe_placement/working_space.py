@@ -1,0 +1,59 @@
+"""An estimate of the bytes that one step needs beside weights and cache."""
+
+from moe_placement.plan import Plan
+from moe_placement.specs import ModelSpec
+
+# The residual stream, its normed copy, and a layer's output.
+_HIDDEN_COPIES = 3
+# Logits, their probabilities, and the sorted ones, in float32.
+_LOGIT_BYTES = 3 * 4
+
+
+def working_space(
+    spec: ModelSpec,
+    plan: Plan,
+    rank: int,
+    activation_bytes: int,
+    max_tokens_per_step: int,
+    max_sequences: int | None = None,
+) -> int:
+    """Bytes of a full step on one rank, every rank with tokens being full and routing even.
+
+    Counted: the hidden states, the widest phase of a layer (attention, a dense layer, or the
+    experts with the rows they receive and those sent and returned), and the logits of the
+    sampled tokens. Not counted: attention scores that an op may materialise, and rows beyond
+    an even share when routing is uneven.
+
+    Args:
+        max_sequences: the most tokens whose logits one step wants; None is all its tokens.
+    """
+    tokens = max_tokens_per_step if plan.role_of(rank) != "experts" else 0
+    phases = (
+        tokens * spec.attention.activations,
+        tokens * 3 * spec.mlp.dense_width * (spec.num_dense_layers > 0),
+        _expert_elements(spec, plan, rank, tokens, max_tokens_per_step),
+    )
+    hidden = tokens * _HIDDEN_COPIES * spec.hidden_size
+    sampled = tokens if max_sequences is None else min(tokens, max_sequences)
+    return activation_bytes * (hidden + max(phases)) + sampled * spec.vocab_size * _LOGIT_BYTES
+
+
+def _expert_elements(
+    spec: ModelSpec, plan: Plan, rank: int, tokens: int, max_tokens_per_step: int
+) -> int:
+    """A row in and out of each expert, its gate, up and product; home copies of each row."""
+    rows = expected_rows(spec, plan, rank, max_tokens_per_step)
+    received = rows * (2 * spec.hidden_size + 3 * spec.mlp.expert_width)
+    at_home = tokens * 2 * spec.num_experts_per_token * spec.hidden_size
+    return received + at_home + tokens * 3 * spec.mlp.shared_width
+
+
+def expected_rows(spec: ModelSpec, plan: Plan, rank: int, max_tokens_per_step: int) -> int:
+    """(token, expert) rows that reach a rank in its fullest layer, when all experts are equally
+    popular and every rank with tokens has `max_tokens_per_step`."""
+    if not plan.layers:
+        return 0
+    share = max(sum(layer.weights[rank]) for layer in plan.layers.values()) / spec.num_experts
+    num_senders = sum(len(pool.ranks) for pool in plan.pools if pool.role != "experts")
+    rows = num_senders * max_tokens_per_step * spec.num_experts_per_token
+    return round(rows * share)

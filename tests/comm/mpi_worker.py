@@ -1,0 +1,264 @@
+"""One rank of the exchange checks: `mpirun -n N python mpi_worker.py agreeing|lost`.
+
+Every check runs on all ranks; one that fails prints its traceback and ends them all.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from moe_comm.collective import CollectiveDispatcher
+from moe_comm.dispatcher import Dispatcher, PendingCombine, PendingDispatch
+from moe_comm.header import EpochError, StepHeader, agree
+from moe_comm.launch import read_launch
+from moe_comm.local import LocalDispatcher
+from moe_comm.routing import RoutingTable, token_keys
+from moe_comm.transport.exchange import Exchange, PeerLostError
+from moe_comm.transport.torch_dist import open_torch_exchange
+from moe_comm.transport.world import World, open_world
+
+NUM_EXPERTS, NUM_CHOSEN, WIDTH = 20, 4, 24
+SHORT_SECONDS = 0.6
+
+
+class Placement:
+    """Experts spread at random: uneven counts, replicas, and for some seeds a rank with none."""
+
+    def __init__(self, num_ranks: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        self.slots: list[list[int]] = [[] for _ in range(num_ranks)]
+        homes = range(num_ranks) if seed % 2 else range(max(1, num_ranks - 1))
+        extra = random.integers(0, NUM_EXPERTS, size=seed * 3).tolist()
+        for expert in [*random.permutation(NUM_EXPERTS).tolist(), *extra]:
+            self.slots[random.choice(homes)].append(expert)
+        self.weights = [random.uniform(0.1, 1, len(held)).tolist() for held in self.slots]
+
+    def table(self, layer: int) -> RoutingTable:
+        return RoutingTable(layer, self.slots, self.weights, NUM_EXPERTS)
+
+
+class Tokens:
+    """One rank's tokens, the same whenever they are made."""
+
+    def __init__(self, rank: int, seed: int, dtype: torch.dtype) -> None:
+        generator = torch.Generator().manual_seed(seed * 100 + rank)
+        num_tokens = (0, 5, 33, 80)[(rank + seed) % 4]
+        self.x_TD = torch.randn(num_tokens, WIDTH, generator=generator).to(dtype)
+        scores = torch.rand(num_tokens, NUM_EXPERTS, generator=generator)
+        self.weights_TK, self.ids_TK = scores.topk(NUM_CHOSEN, dim=1)
+        token_ids = torch.randint(0, 1000, (num_tokens,), generator=generator)
+        self.keys_T = token_keys(token_ids, torch.arange(num_tokens))
+
+    def start(self, dispatcher: Dispatcher, layer: int) -> PendingDispatch:
+        return dispatcher.start(layer, self.x_TD, self.ids_TK, self.weights_TK, self.keys_T)
+
+
+def compute(
+    dispatcher: Dispatcher, pending: PendingDispatch, slots: list[int], faulty: bool = False
+) -> PendingCombine:
+    """Each expert scales and shifts its rows; rows do not influence one another."""
+    rows, handle = pending.finish()
+    assert rows.counts_E.tolist() == [int(count) for count in rows.counts_E]
+    assert len(rows.counts_E) == len(slots) and int(rows.counts_E.sum()) == len(rows.rows_RD)
+    expert_R1 = torch.tensor(slots, dtype=torch.int64).repeat_interleave(rows.counts_E)[:, None]
+    y_RD = rows.rows_RD * (expert_R1 + 1).to(rows.rows_RD.dtype) + expert_R1
+    if faulty and len(y_RD):
+        y_RD[len(y_RD) // 2] = 0
+    return dispatcher.start_combine(y_RD, handle)
+
+
+def on_one_rank(tokens: Tokens, layer: int) -> torch.Tensor:
+    everything = list(range(NUM_EXPERTS))
+    table = RoutingTable(layer, [everything], [[1.0] * NUM_EXPERTS], NUM_EXPERTS)
+    local = LocalDispatcher({layer: table})
+    return compute(local, tokens.start(local, layer), everything).finish()
+
+
+def check_collective_equals_local(exchange: Exchange) -> None:
+    for seed in range(6):
+        placement = Placement(exchange.size, seed)
+        for dtype in (torch.float32, torch.bfloat16):
+            tokens = Tokens(exchange.rank, seed, dtype)
+            spread = CollectiveDispatcher(exchange, {4: placement.table(4)})
+            slots = placement.slots[exchange.rank]
+            y_TD = compute(spread, tokens.start(spread, 4), slots).finish()
+            expected = on_one_rank(tokens, 4)
+            assert y_TD.dtype == dtype
+            assert torch.equal(y_TD, expected), f"seed {seed} {dtype}"
+
+
+def check_dropped_row_is_seen(exchange: Exchange) -> None:
+    placement, tokens = Placement(exchange.size, 3), Tokens(exchange.rank, 3, torch.bfloat16)
+    spread = CollectiveDispatcher(exchange, {0: placement.table(0)})
+    faulty = exchange.rank == exchange.size - 1
+    slots = placement.slots[exchange.rank]
+    y_TD = compute(spread, tokens.start(spread, 0), slots, faulty).finish()
+    wrong = (y_TD != on_one_rank(tokens, 0)).any(1).sum()
+    ours = np.zeros(exchange.size, dtype=np.int64)
+    ours[exchange.rank] = int(wrong)
+    assert exchange.max_reduce(ours).sum() == 1
+
+
+def check_two_layers_under_way(exchange: Exchange) -> None:
+    """A second dispatch starts before the first one's rows have been asked for."""
+    placements = {0: Placement(exchange.size, 1), 1: Placement(exchange.size, 2)}
+    spread = CollectiveDispatcher(exchange, {n: p.table(n) for n, p in placements.items()})
+    slots = {layer: placements[layer].slots[exchange.rank] for layer in placements}
+    for seed in range(5):
+        first = Tokens(exchange.rank, seed, torch.float32)
+        second = Tokens(exchange.rank, seed + 1, torch.bfloat16)
+        pending, later = first.start(spread, 0), second.start(spread, 1)
+        time.sleep(0.002 * ((exchange.rank + seed) % 2))
+        combine = compute(spread, pending, slots[0])
+        later_combine = compute(spread, later, slots[1])
+        assert torch.equal(combine.finish(), on_one_rank(first, 0))
+        assert torch.equal(later_combine.finish(), on_one_rank(second, 1))
+
+
+def check_bytes_sent(exchange: Exchange) -> None:
+    table = Placement(exchange.size, 5).table(2)
+    spread = CollectiveDispatcher(exchange, {2: table})
+    tokens = Tokens(exchange.rank, 5, torch.bfloat16)
+    compute(
+        spread, tokens.start(spread, 2), Placement(exchange.size, 5).slots[exchange.rank]
+    ).finish()
+    sent = 0
+    for rank in range(exchange.size):
+        theirs = Tokens(rank, 5, torch.bfloat16)
+        rank_TK, _ = table.choose(theirs.ids_TK, theirs.keys_T)
+        # Ours that go out, and theirs that come here and go back.
+        is_sent = rank_TK != rank if rank == exchange.rank else rank_TK == exchange.rank
+        sent += int(is_sent.sum())
+    assert sent > 0
+    assert spread.bytes_sent == sent * WIDTH * 2
+
+
+def check_header(exchange: Exchange) -> None:
+    rank, last = exchange.rank, exchange.size - 1
+    idle = StepHeader(work=False, wake=rank, plan_epoch=3, tenant=7, stop=False)
+    assert agree(exchange, idle) == StepHeader(False, last, 3, -1, False)
+    busy = StepHeader(work=rank == last, wake=5, plan_epoch=0, tenant=rank, stop=rank == 0)
+    assert agree(exchange, busy) == StepHeader(True, 5, 0, last, True)
+    try:
+        agree(exchange, StepHeader(False, 0, plan_epoch=4 + (rank == last), tenant=0, stop=False))
+    except EpochError as error:
+        assert "epochs 4 to 5" in str(error)
+    else:
+        raise AssertionError("different epochs were not seen")
+
+
+def check_gather(exchange: Exchange) -> None:
+    gathered = exchange.allgather_bytes(b"ab" * exchange.rank)
+    assert gathered == [b"ab" * rank for rank in range(exchange.size)]
+
+
+def check_plan_rank_order(world: World) -> None:
+    plan_rank = world.launch.size - 1 - world.launch.rank
+    exchange = world.open_exchange(plan_rank, 30, never)
+    assert (exchange.rank, exchange.size) == (plan_rank, world.launch.size)
+    assert exchange.allgather_bytes(b"%d" % plan_rank)[plan_rank] == b"%d" % plan_rank
+
+
+def check_groups(world: World) -> None:
+    group = world.launch.rank % 2
+    exchange = world.open_exchange(world.launch.rank, 30, never, group)
+    members = [b"%d" % rank for rank in range(group, world.launch.size, 2)]
+    assert exchange.allgather_bytes(b"%d" % world.launch.rank) == members
+
+
+def never() -> bool:
+    return False
+
+
+def check_all(world: World) -> None:
+    over_mpi = world.open_exchange(world.launch.rank, 30, never)
+    over_gloo = open_torch_exchange(over_mpi, "127.0.0.1", "gloo", torch.device("cpu"), 30, never)
+    checks: list[Callable[[Exchange], None]] = [
+        check_gather,
+        check_header,
+        check_collective_equals_local,
+        check_dropped_row_is_seen,
+        check_two_layers_under_way,
+        check_bytes_sent,
+    ]
+    for exchange in (over_mpi, over_gloo):
+        for check in checks:
+            check(exchange)
+            say(world, f"passed {check.__name__} {type(exchange).__name__}")
+    over_gloo.close()
+    for on_world in (check_plan_rank_order, check_groups):
+        on_world(world)
+        say(world, f"passed {on_world.__name__}")
+
+
+def check_lost_peer(world: World) -> None:
+    """The last rank stops answering; the others must say so in time, over either transport.
+
+    Then one that lost its peer can close at once, and another can end them all.
+    """
+    is_silent = world.launch.rank == world.launch.size - 1
+    told: list[bool] = []
+    over_mpi = world.open_exchange(world.launch.rank, SHORT_SECONDS, never)
+    stoppable = world.open_exchange(world.launch.rank, 60, lambda: bool(told))
+    over_gloo = open_torch_exchange(
+        over_mpi, "127.0.0.1", "gloo", torch.device("cpu"), SHORT_SECONDS, never
+    )
+    if is_silent:
+        time.sleep(60)
+    for exchange in (over_mpi, over_gloo):
+        lose(exchange, "no answer")
+    told.append(True)
+    lose(stoppable, "told to stop")
+    if world.launch.rank == 0:
+        time.sleep(2 * SHORT_SECONDS)
+        world.abort(3)
+    world.close()
+    print("closed", flush=True)
+    time.sleep(60)
+
+
+def lose(exchange: Exchange, reason: str) -> None:
+    table = Placement(exchange.size, 1).table(0)
+    spread = CollectiveDispatcher(exchange, {0: table})
+    started = time.monotonic()
+    try:
+        compute(
+            spread,
+            Tokens(exchange.rank, 1, torch.float32).start(spread, 0),
+            Placement(exchange.size, 1).slots[exchange.rank],
+        ).finish()
+    except PeerLostError as error:
+        seconds = time.monotonic() - started
+        print(f"{type(exchange).__name__} lost after {seconds:.2f}: {error}", flush=True)
+        assert reason in str(error)
+    else:
+        raise AssertionError("a silent peer was not missed")
+    exchange.close()
+    assert time.monotonic() - started < 5
+
+
+def say(world: World, text: str) -> None:
+    if world.launch.rank == 0:
+        print(text, flush=True)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    world = open_world(read_launch(os.environ))
+    try:
+        {"agreeing": check_all, "lost": check_lost_peer}[sys.argv[1]](world)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        world.abort(1)
+    world.close()
+    say(world, "closed")
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()

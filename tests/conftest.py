@@ -1,0 +1,63 @@
+"""Fixtures for all tests: launching real MPI ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def mpirun() -> MpiRun:
+    """`mpirun(num_ranks, args, timeout, options=())`: runs Python with args on that many ranks.
+
+    Output is captured as text. After `timeout` seconds everything it started is killed and
+    subprocess.TimeoutExpired raised, with the output so far.
+    """
+    return _run
+
+
+def _run(
+    num_ranks: int, args: list[str], timeout: float, options: tuple[str, ...] = ()
+) -> "subprocess.CompletedProcess[str]":
+    launcher = Path(sys.executable).parent / "mpirun"
+    command = [str(launcher), "--oversubscribe", "--bind-to", "none", "-n", str(num_ranks)]
+    process = subprocess.Popen(
+        [*command, *options, sys.executable, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except BaseException as error:
+        output, errors = _kill(process)
+        error.add_note(f"stdout:\n{output}\nstderr:\n{errors}")
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _kill(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """The ranks have process groups of their own: find them before their parent is gone."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGKILL)
+    for member in family:
+        if member.is_running():
+            member.kill()
+    return process.communicate()

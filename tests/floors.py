@@ -1,0 +1,120 @@
+"""The floors of the house: which imports break its rules."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from house_imports import Imports, arrows, package_of, room_of
+
+LOWER_PACKAGES = {
+    "moe_serve": {"moe_comm", "moe_kernels", "moe_devices", "moe_placement"},
+    "moe_comm": {"moe_devices"},
+    "moe_kernels": set(),
+    "moe_devices": set(),
+    "moe_placement": set(),
+}
+
+# Rooms of moe_serve that do not stand here are on top: they may use all but cli and bench.
+LOWER_ROOMS = {
+    "errors": set(),
+    "types": {"errors"},
+    "config": {"types", "errors"},
+    "schedule": {"types", "errors"},
+    "control": {"types", "errors", "config"},
+    "edge": {"types", "errors", "config", "control"},
+    "layers": {"types", "errors", "config"},
+    "weights": {"types", "errors", "config", "layers"},
+    "models": {"types", "errors", "config", "layers", "weights"},
+    "step": {"types", "errors", "config", "schedule", "layers", "models", "weights"},
+}
+TOP_ROOMS = {"cli", "bench"}
+LONE_ROOMS = {"errors", "types", "schedule"}
+
+# These start, or end with a config error, before torch is loaded.
+LIGHT_ROOMS = {"types", "errors", "config", "schedule", "control", "edge", "cli", "launch"}
+
+
+def find_faults(imports: Imports) -> list[str]:
+    """One sentence for each arrow that breaks a rule of the house."""
+    return [
+        *upward_imports(imports),
+        *rooms_out_of_order(imports),
+        *planner_torch(imports),
+        *heavy_starts(imports),
+        *circles(imports),
+    ]
+
+
+def upward_imports(imports: Imports) -> Iterator[str]:
+    for module, target in arrows(imports):
+        home, other = package_of(module), package_of(target)
+        if other in LOWER_PACKAGES and other != home and other not in LOWER_PACKAGES[home]:
+            yield f"{module} imports {target}: {home} may not use {other}"
+
+
+def rooms_out_of_order(imports: Imports) -> Iterator[str]:
+    for module, target in arrows(imports):
+        room, other = room_of(module), room_of(target)
+        if package_of(module) != "moe_serve":
+            continue
+        if package_of(target) != "moe_serve":
+            if room in LONE_ROOMS and package_of(target) in LOWER_PACKAGES:
+                yield f"{module} imports {target}: {room} uses types and errors only"
+        elif room != other and not may_use(room, other):
+            yield f"{module} imports {target}: {room} may not use {other}"
+
+
+def may_use(room: str, other: str) -> bool:
+    if room in LOWER_ROOMS:
+        return other in LOWER_ROOMS[room]
+    return other not in TOP_ROOMS
+
+
+def is_torch(name: str) -> bool:
+    return package_of(name) == "torch" or package_of(name).startswith("torch_")
+
+
+def planner_torch(imports: Imports) -> Iterator[str]:
+    for module, target in arrows(imports):
+        if package_of(module) == "moe_placement" and is_torch(target):
+            yield f"{module} imports {target}: the planner runs without torch"
+
+
+def heavy_starts(imports: Imports) -> Iterator[str]:
+    for module in imports:
+        if package_of(module) == "moe_serve" and room_of(module) in LIGHT_ROOMS:
+            chain = chain_to_torch(module, imports)
+            if chain:
+                yield f"{' -> '.join(chain)}: {module} must start without torch"
+
+
+def chain_to_torch(module: str, imports: Imports) -> tuple[str, ...]:
+    """The shortest chain of imports at start from a module to torch; empty if there is none."""
+    chains: dict[str, tuple[str, ...]] = {module: (module,)}
+    waiting = deque(chains)
+    while waiting:
+        here = waiting.popleft()
+        if is_torch(here):
+            return chains[here]
+        for target in imports.get(here, ()):
+            if target.at_start and target.target not in chains:
+                chains[target.target] = (*chains[here], target.target)
+                waiting.append(target.target)
+    return ()
+
+
+def circles(imports: Imports) -> Iterator[str]:
+    """Circles, of imports in functions too: peel off modules without arrows until none is left,
+    then walk what remains."""
+    left = {
+        module: {t.target for t in targets if t.target in imports}
+        for module, targets in imports.items()
+    }
+    while leaves := [module for module, targets in left.items() if not targets & left.keys()]:
+        for module in leaves:
+            del left[module]
+    if left:
+        path: list[str] = [min(left)]
+        while path[-1] not in path[:-1]:
+            path.append(min(left[path[-1]] & left.keys()))
+        circle = path[path.index(path[-1]) :]
+        yield f"import circle: {' -> '.join(circle)}"

@@ -1,0 +1,99 @@
+"""What `auto` becomes, and that it is said."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moe_serve.config.load import load_config
+from moe_serve.config.resolve import choices, resolve
+from moe_serve.config.tree import Config
+from moe_serve.errors import ConfigError
+
+TEXT = "model: {path: /models/Tiny-MoE}\npools: [{name: host, device: cpu, ranks: 2}]\n"
+MODEL = {"torch_dtype": "bfloat16", "max_position_embeddings": 4096}
+
+
+@pytest.fixture
+def config(write: Callable[[str], Path]) -> Callable[..., Config]:
+    return lambda *overrides: load_config(write(TEXT), overrides)
+
+
+def test_auto_follows_the_model_the_device_and_the_host(config: Callable[..., Config]) -> None:
+    before = config()
+    after = resolve(before, MODEL, threads_per_rank=3)
+    model, pool = after.models[0], after.pools[0]
+    assert (model.name, model.dtype, model.max_context) == ("Tiny-MoE", "bfloat16", 4096)
+    assert (pool.weights, pool.collective, pool.threads) == ("bfloat16", "mpi", 3)
+    assert before == config()
+    assert resolve(after, MODEL, threads_per_rank=5) == after
+
+
+def test_the_native_collective_of_a_gpu_is_nccl(config: Callable[..., Config]) -> None:
+    assert resolve(config("pools.0.device=cuda"), MODEL, 1).pools[0].collective == "nccl"
+
+
+def test_what_the_config_says_stays(config: Callable[..., Config]) -> None:
+    said = config(
+        "model.name=tiny",
+        "model.dtype=float32",
+        "model.max_context=100",
+        "pools.0.weights=float16",
+        "pools.0.collective=gloo",
+        "pools.0.threads=1",
+    )
+    assert resolve(said, MODEL, threads_per_rank=8) == said
+
+
+def test_weights_follow_the_dtype_that_was_said(config: Callable[..., Config]) -> None:
+    assert resolve(config("model.dtype=float32"), MODEL, 1).pools[0].weights == "float32"
+
+
+@pytest.mark.parametrize(
+    ("model_json", "dtype"),
+    [
+        ({**MODEL, "dtype": "float16"}, "float16"),
+        ({"max_position_embeddings": 8}, "float32"),
+        ({"max_position_embeddings": 8, "dtype": None, "torch_dtype": None}, "float32"),
+    ],
+)
+def test_dtype_of_config_json(
+    config: Callable[..., Config], model_json: dict[str, object], dtype: str
+) -> None:
+    assert resolve(config(), model_json, 1).models[0].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("model_json", "overrides", "said"),
+    [
+        ({**MODEL, "torch_dtype": "float64"}, (), "model.dtype: auto follows .* 'float64'; set"),
+        ({"dtype": "float32"}, (), "model.max_context: .* no max_position_embeddings"),
+        (MODEL, ("model.max_context=4097",), "4097 tokens are more than the model's 4096"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_an_error(
+    config: Callable[..., Config],
+    model_json: dict[str, object],
+    overrides: tuple[str, ...],
+    said: str,
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        resolve(config(*overrides), model_json, 1)
+
+
+def test_every_choice_is_logged_once(
+    config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = config("pools.0.threads=2")
+    with caplog.at_level(logging.INFO, "moe_serve.config.resolve"):
+        after = resolve(before, MODEL, 1)
+    expected = [
+        ("models[0].name", "Tiny-MoE"),
+        ("models[0].dtype", "bfloat16"),
+        ("models[0].max_context", 4096),
+        ("pools[0].weights", "bfloat16"),
+        ("pools[0].collective", "mpi"),
+    ]
+    assert list(choices(before, after)) == expected
+    assert caplog.messages == [f"{key}: chose {value}" for key, value in expected]

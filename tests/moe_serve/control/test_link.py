@@ -1,0 +1,148 @@
+"""The sockets between front end and ranks: who is heard, and how a request comes back."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from moe_serve.control.link import RankLink
+from moe_serve.control.remote_engine import RemoteEngine
+from moe_serve.control.router import Router
+from moe_serve.errors import EngineDeadError, OverloadedError
+from moe_serve.types import Command, RankStats, Report, Request, SamplingParams, TokenEvent
+
+SECRET = b"0123456789abcdef"
+
+
+class EchoRank(threading.Thread):
+    """A rank that answers each request with its own prompt, one event at a time."""
+
+    def __init__(self, plan_rank: int) -> None:
+        super().__init__(daemon=True)
+        self.plan_rank = plan_rank
+        self.link = RankLink("127.0.0.1", SECRET)
+        self.commands: list[Command] = []
+
+    def run(self) -> None:
+        while True:
+            self.link.wait(1.0)
+            for command in self.link.receive():
+                self.commands.append(command)
+                self.link.send(
+                    Report(plan_rank=self.plan_rank, stats=RankStats(plan_rank=self.plan_rank))
+                )
+                for request in command.submit:
+                    self._answer(request)
+                if command.stop:
+                    self.link.close()
+                    return
+
+    def _answer(self, request: Request) -> None:
+        for index, token in enumerate(request.prompt_ids):
+            last = index + 1 == len(request.prompt_ids)
+            if last and request.sampling.ignore_eos:
+                return
+            event = TokenEvent(
+                request.request_id, index, token, finish_reason="stop" if last else None
+            )
+            self.link.send(Report(plan_rank=self.plan_rank, events=(event,)))
+
+
+@pytest.fixture
+def ranks() -> Iterator[list[EchoRank]]:
+    ranks = [EchoRank(0), EchoRank(1)]
+    for rank in ranks:
+        rank.start()
+    yield ranks
+    for rank in ranks:
+        rank.join(5)
+        assert not rank.is_alive()
+
+
+def request(name: str, *prompt: int, endless: bool = False) -> Request:
+    return Request(
+        request_id=name, prompt_ids=prompt, sampling=SamplingParams(ignore_eos=endless)
+    )
+
+
+def connect(ranks: list[EchoRank], max_live: int = 8) -> RemoteEngine:
+    addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]
+    return RemoteEngine(addresses, SECRET, Router([1.0, 1.0], 4), max_live)
+
+
+async def stop(engine: RemoteEngine) -> None:
+    await engine.stop_ranks()
+    engine.close()
+
+
+async def tokens_of(engine: RemoteEngine, *requests: Request) -> dict[str, list[int | None]]:
+    tokens: dict[str, list[int | None]] = {request.request_id: [] for request in requests}
+    async for event in engine.generate(requests):
+        tokens[event.request_id].append(event.token_id)
+    return tokens
+
+
+def test_requests_come_back_and_every_rank_gets_every_wake(ranks: list[EchoRank]) -> None:
+    async def scenario() -> None:
+        engine = connect(ranks)
+        assert not engine.is_ready
+        with pytest.raises(EngineDeadError, match="starting"):
+            await tokens_of(engine, request("early", 1))
+        await engine.start()
+        answers = await asyncio.gather(
+            *(tokens_of(engine, request(str(name), name, 5, 6)) for name in range(6))
+        )
+        assert answers == [{str(name): [name, 5, 6]} for name in range(6)]
+        assert await tokens_of(engine, request("a", 1), request("b", 2)) == {"a": [1], "b": [2]}
+        assert engine.num_live == 0
+        await stop(engine)
+
+    asyncio.run(scenario())
+    ranks[0].join(5)
+    wakes = [[command.wake for command in rank.commands if not command.abort] for rank in ranks]
+    assert wakes[0] == wakes[1] == list(range(1, len(wakes[0]) + 1))
+    assert all(rank.commands[0].submit == () for rank in ranks)
+
+
+def test_closing_the_stream_aborts_and_a_full_queue_refuses(ranks: list[EchoRank]) -> None:
+    async def scenario() -> None:
+        engine = connect(ranks, max_live=1)
+        await engine.start()
+        streams = [engine.generate([request(name, 1, 2, endless=True)]) for name in "ab"]
+        for stream in streams:
+            assert (await anext(stream)).token_id == 1
+        with pytest.raises(OverloadedError, match="1 requests are queued and 1 may be"):
+            await tokens_of(engine, request("c", 1))
+        await streams[0].aclose()
+        assert engine.num_live == 1
+        assert await tokens_of(engine, request("d", 7)) == {"d": [7]}
+        engine.fail("gone")
+        last = await anext(streams[1])
+        assert (last.finish_reason, last.error) == ("error", "gone")
+        with pytest.raises(EngineDeadError, match="gone"):
+            await tokens_of(engine, request("e", 1))
+        await stop(engine)
+
+    asyncio.run(scenario())
+    assert [command.abort for rank in ranks for command in rank.commands if command.abort] == [
+        ("a",)
+    ]
+
+
+def test_a_peer_without_the_secret_is_not_heard(ranks: list[EchoRank]) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 0
+        stranger.connect(f"tcp://127.0.0.1:{ranks[0].link.port}")
+        stranger.send_multipart([b"wrong", b"\x81\xa4wake\x01"])
+        stranger.send_multipart([b"\x81\xa4wake\x01"])
+        assert stranger.poll(300) == 0
+
+    async def scenario() -> None:
+        engine = connect(ranks)
+        await engine.start()
+        await stop(engine)
+
+    asyncio.run(scenario())
+    assert [command.wake for command in ranks[0].commands] == [1, 2]

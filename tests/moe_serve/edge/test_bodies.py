@@ -1,0 +1,287 @@
+"""Bodies and sampling fields: what is refused says which field, what is taken is exact."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from moe_serve.control.client import ServedModel
+from moe_serve.edge.bodies import ChatBody, CompletionBody, GenerationBody
+from moe_serve.edge.errors import BodyTooLargeError, ContextLengthError
+from moe_serve.edge.parsing import read_body
+from moe_serve.edge.sampling import CHAT, COMPLETION, choice_seed, resolve_max_tokens
+from moe_serve.edge.sampling import sampling_params as to_params
+from moe_serve.edge.unsupported import refuse_unsupported
+from moe_serve.errors import RequestError
+from moe_serve.types import SamplingParams
+
+MODEL = ServedModel("m", "/m", 100, 50, (2,))
+
+
+def read(kind: type[Any], content: bytes, limit: int = 1 << 20) -> Any:
+    halves = [content[: len(content) // 2], content[len(content) // 2 :]]
+
+    async def receive() -> dict[str, Any]:
+        body = halves.pop(0)
+        return {"type": "http.request", "body": body, "more_body": bool(halves)}
+
+    scope = {"type": "http", "method": "POST", "headers": []}
+    return asyncio.run(read_body(Request(scope, receive), kind, limit))
+
+
+def completion(**fields: Any) -> CompletionBody:
+    body: CompletionBody = read(CompletionBody, json.dumps({"prompt": "a", **fields}).encode())
+    return body
+
+
+def chat(**fields: Any) -> ChatBody:
+    messages = [{"role": "user", "content": "hi"}]
+    body: ChatBody = read(ChatBody, json.dumps({"messages": messages, **fields}).encode())
+    return body
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", "1"),
+        ("temperature", 2.1),
+        ("temperature", -0.1),
+        ("temperature", True),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("top_k", -2),
+        ("top_k", 1.5),
+        ("min_p", 1.5),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", 1e300),
+        ("presence_penalty", 2.5),
+        ("frequency_penalty", -2.5),
+        ("max_tokens", 0),
+        ("max_tokens", "16"),
+        ("max_tokens", 16.0),
+        ("n", 0),
+        ("n", 129),
+        ("n", True),
+        ("seed", 1.5),
+        ("seed", 2**63),
+        ("stop", 3),
+        ("stop", ""),
+        ("stop", ["a", ""]),
+        ("stop", ["a", "b", "c", "d", "e"]),
+        ("stop_token_ids", ["1"]),
+        ("stop_token_ids", [-1]),
+        ("logit_bias", {"1": 101}),
+        ("logit_bias", [1]),
+        ("logprobs", 21),
+        ("logprobs", True),
+        ("stream", "yes"),
+        ("stream_options", {"include_usage": "yes"}),
+        ("prompt", 7),
+        ("prompt", []),
+        ("prompt", ["a", 1]),
+        ("prompt", [1, "a"]),
+        ("prompt", [[1], "a"]),
+        ("model", 4),
+    ],
+)
+def test_a_wrong_type_or_range_names_its_field(field: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=field) as raised:
+        completion(**{field: value})
+    assert raised.value.parameter == field
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not a valid JSON"),
+        (b"[]", "not a valid JSON object"),
+        (b"\xff\xfe", "not a valid JSON"),
+        (b'{"prompt": "\\ud800"}', "not a valid JSON"),
+        (b'{"prompt": "a", "temperature": NaN}', "temperature"),
+        (b"{}", "prompt: Field required"),
+    ],
+)
+def test_malformed_bodies_are_refused(content: bytes, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        read(CompletionBody, content)
+
+
+def test_a_body_over_the_limit_is_not_read_on() -> None:
+    content = json.dumps({"prompt": "a" * 100}).encode()
+    assert read(CompletionBody, content, limit=len(content)).prompts == ["a" * 100]
+    with pytest.raises(BodyTooLargeError, match="limit of 60 bytes"):
+        read(CompletionBody, content, limit=60)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("ab", ["ab"]),
+        ("", [""]),
+        (["a", "b"], ["a", "b"]),
+        ([1, 2], [[1, 2]]),
+        ([[1], [2, 3]], [[1], [2, 3]]),
+    ],
+)
+def test_the_four_forms_of_a_prompt(prompt: Any, prompts: Any) -> None:
+    assert completion(prompt=prompt).prompts == prompts
+
+
+@pytest.mark.parametrize(
+    ("message", "where"),
+    [
+        ({"role": "robot", "content": "a"}, r"messages\[0\].role"),
+        ({"role": "user", "content": 5}, r"messages\[0\].content"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, r"messages\[0\].content"),
+        ({"role": "tool", "content": "a"}, r"messages\[0\].role"),
+    ],
+)
+def test_messages_are_checked(message: dict[str, Any], where: str) -> None:
+    with pytest.raises(RequestError, match=where) as raised:
+        chat(messages=[message])
+    assert raised.value.parameter == "messages"
+
+
+def test_messages_become_what_templates_know() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    body = chat(
+        messages=[
+            {"role": "developer", "content": parts},
+            {"role": "assistant", "content": None, "reasoning_content": "why"},
+        ]
+    )
+    assert [message.for_template() for message in body.messages] == [
+        {"role": "system", "content": "a\nb"},
+        {"role": "assistant", "content": "", "reasoning_content": "why"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
+        ("response_format", {"type": "json_object"}),
+        ("audio", {"voice": "alloy"}),
+        ("modalities", ["text", "audio"]),
+        ("suffix", "end"),
+        ("echo", True),
+        ("min_tokens", 3),
+        ("best_of", 2),
+        ("best_of", "many"),
+    ],
+)
+def test_unsupported_fields_are_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=f"{field}.*not supported") as raised:
+        refuse_unsupported(completion(**{field: value}))
+    assert raised.value.parameter == field
+
+
+def test_what_asks_for_nothing_is_ignored() -> None:
+    harmless: dict[str, Any] = {
+        "tools": [],
+        "tool_choice": "auto",
+        "response_format": {"type": "text"},
+        "modalities": ["text"],
+        "suffix": None,
+        "echo": False,
+        "best_of": 2,
+        "n": 2,
+        "user": "someone",
+        "never_heard_of": {"a": 1},
+    }
+    refuse_unsupported(completion(**harmless))
+
+
+def test_null_is_the_default() -> None:
+    names = [name for name in CompletionBody.model_fields if name != "prompt"]
+    body = completion(**dict.fromkeys(names))
+    assert to_params(body, MODEL, 16) == SamplingParams(max_tokens=16)
+    assert body.stop_strings == ()
+    assert not body.includes_usage
+
+
+def test_all_sampling_fields_arrive() -> None:
+    body = completion(
+        temperature=0,
+        top_p=0.5,
+        top_k=-1,
+        min_p=0.1,
+        repetition_penalty=1.5,
+        presence_penalty=-2,
+        frequency_penalty=2,
+        stop_token_ids=[3],
+        logit_bias={"4": -100, "5": 0.5},
+        logprobs=0,
+        ignore_eos=True,
+    )
+    assert to_params(body, MODEL, 9) == SamplingParams(
+        temperature=0,
+        top_p=0.5,
+        top_k=0,
+        min_p=0.1,
+        repetition_penalty=1.5,
+        presence_penalty=-2,
+        frequency_penalty=2,
+        logit_bias=((4, -100.0), (5, 0.5)),
+        logprobs=0,
+        stop_token_ids=(3,),
+        max_tokens=9,
+        ignore_eos=True,
+    )
+    assert to_params(completion(top_k=7), MODEL, 9).top_k == 7
+
+
+def test_what_float32_or_int64_cannot_hold_stays_outside() -> None:
+    assert to_params(completion(top_k=10**30), MODEL, 9).top_k == 50
+    assert to_params(completion(temperature=1e-300), MODEL, 9).temperature == 0
+    assert to_params(completion(temperature=1e-4), MODEL, 9).temperature == 1e-4
+
+
+@pytest.mark.parametrize("bias", [{"x": 1}, {"50": 1}, {"-1": 1}, {"1.5": 1}, {"9" * 5000: 1}])
+def test_logit_bias_needs_token_ids_of_the_model(bias: dict[str, float]) -> None:
+    with pytest.raises(RequestError, match="logit_bias"):
+        to_params(completion(logit_bias=bias), MODEL, 1)
+
+
+def test_stop_token_ids_are_the_models() -> None:
+    with pytest.raises(RequestError, match=r"token id 50 is not in 0\.\.49"):
+        to_params(completion(stop_token_ids=[50]), MODEL, 1)
+
+
+def test_chat_logprobs_and_length_fields() -> None:
+    assert chat().num_logprobs is None
+    assert chat(logprobs=False, top_logprobs=3).num_logprobs is None
+    assert chat(logprobs=True).num_logprobs == 0
+    assert chat(logprobs=True, top_logprobs=3).num_logprobs == 3
+    assert chat(max_tokens=5).asked_max_tokens == 5
+    assert chat(max_tokens=5, max_completion_tokens=6).asked_max_tokens == 6
+
+
+def test_only_the_routes_know_their_logprobs() -> None:
+    with pytest.raises(NotImplementedError):
+        _ = GenerationBody().num_logprobs
+
+
+def test_lengths() -> None:
+    assert resolve_max_tokens(None, 90, MODEL, CHAT) == 10
+    assert resolve_max_tokens(None, 10, MODEL, COMPLETION) == 16
+    assert resolve_max_tokens(None, 90, MODEL, COMPLETION) == 10
+    assert resolve_max_tokens(10, 90, MODEL, CHAT) == 10
+    with pytest.raises(ContextLengthError, match=r"100 tokens, you requested 101 .90 in the mess"):
+        resolve_max_tokens(11, 90, MODEL, CHAT)
+    with pytest.raises(ContextLengthError, match="100 tokens, the prompt alone have 100"):
+        resolve_max_tokens(None, 100, MODEL, COMPLETION)
+    with pytest.raises(RequestError, match="no tokens"):
+        resolve_max_tokens(None, 0, MODEL, COMPLETION)
+
+
+def test_seeds_differ_by_choice_and_repeat_by_request() -> None:
+    assert [choice_seed(7, index) for index in range(3)] == [7, 8, 9]
+    assert choice_seed(-1, 0) == 2**63 - 1
+    assert choice_seed(2**63 - 1, 1) == 0
+    drawn = {choice_seed(None, 0) for _ in range(20)}
+    assert len(drawn) == 20
+    assert all(0 <= seed < 2**63 for seed in drawn)

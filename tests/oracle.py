@@ -1,0 +1,49 @@
+"""What transformers says of a checkpoint, in float32: the reference of every exactness test."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from checkpoints import quiet_transformers
+from transformers import AutoModelForCausalLM, DynamicCache
+
+
+def load_oracle(path: Path) -> Any:
+    quiet_transformers()
+    return AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    ).eval()
+
+
+@torch.no_grad()
+def continue_greedily(
+    model: Any, prompt: Sequence[int], num_new_tokens: int
+) -> tuple[list[int], torch.Tensor]:
+    """Greedy tokens after one prompt, end of sequence ignored, and the logits of each step."""
+    cache = DynamicCache(config=model.config)
+    ids = list(prompt)
+    tokens: list[int] = []
+    logits = []
+    while len(tokens) < num_new_tokens:
+        output = model(torch.tensor([ids]), past_key_values=cache, use_cache=True)
+        logits.append(output.logits[0, -1])
+        tokens.append(int(logits[-1].argmax()))
+        ids = tokens[-1:]
+    return tokens, torch.stack(logits)
+
+
+@torch.no_grad()
+def agrees_with(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> bool:
+    """Whether `tokens` are the model's greedy tokens after the prompt; one forward, no cache."""
+    logits = model(torch.tensor([[*prompt, *tokens[:-1]]])).logits[0, len(prompt) - 1 :]
+    return logits.argmax(-1).tolist() == list(tokens)
+
+
+def oracle(
+    path: Path, prompts: Sequence[Sequence[int]], num_new_tokens: int
+) -> tuple[list[list[int]], list[torch.Tensor]]:
+    """Greedy tokens after each prompt, run alone in float32, and logits [num_new_tokens, vocab]."""
+    model = load_oracle(path)
+    results = [continue_greedily(model, prompt, num_new_tokens) for prompt in prompts]
+    return [tokens for tokens, _ in results], [logits for _, logits in results]

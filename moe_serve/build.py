@@ -118,7 +118,7 @@ def _load(
         model.cache_specs, memory.num_pages, config.cache.page_size, dtype, device.torch_device
     )
     timer = Timer()
-    dispatcher = TimedDispatcher(_dispatcher(plan, exchange, device.torch_device), timer)
+    dispatcher = TimedDispatcher(_dispatcher(plan, exchange), timer)
     engine = Engine(
         plan_rank=rank,
         scheduler=_scheduler(config, memory.num_pages),
@@ -144,9 +144,9 @@ def _scheduler(config: Config, num_pages: int) -> Scheduler:
     )
 
 
-def _dispatcher(plan: Plan, exchange: Exchange, device: torch.device) -> Dispatcher:
+def _dispatcher(plan: Plan, exchange: Exchange) -> Dispatcher:
     tables = {
-        layer: RoutingTable(layer, placed.slots, placed.weights, plan.num_experts, device)
+        layer: RoutingTable(layer, placed.slots, placed.weights, plan.num_experts)
         for layer, placed in plan.layers.items()
     }
     if exchange.size == 1:

@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 from moe_comm.header import StepHeader, agree
 
-from moe_serve.bring_up import meet
+from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import build_rank
 from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
@@ -49,16 +49,22 @@ class LLM:
     Args:
         config: a config file or tree, as the server's; `server` is not used.
         overrides: `section.key=value`.
+        meeting: of ranks that have met already; by default they meet here, once in a process.
 
     Raises:
         MoeServeError: what keeps the ranks from forming an engine.
     """
 
-    def __init__(self, config: Config | str | Path, overrides: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        config: Config | str | Path,
+        overrides: Sequence[str] = (),
+        meeting: Meeting | None = None,
+    ) -> None:
         tree = config if isinstance(config, Config) else load_config(config, overrides)
         launch = launched_world()
         check_world_size(tree, launch)
-        self._meeting = meet(tree, launch)
+        self._meeting = meeting or meet(tree, launch)
         rank = build_rank(tree, self._meeting)
         self.config = rank.config
         self._rank = rank

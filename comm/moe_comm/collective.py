@@ -11,7 +11,7 @@ import torch
 
 from moe_comm.dispatcher import ExpertRows, Handle
 from moe_comm.home import HomeTokens, add_at_home, check_num_ranks, sort_by_slot
-from moe_comm.routing import RoutingTable, slot_order
+from moe_comm.routing import RoutingTable, inverse_order, slot_order
 from moe_comm.transport.exchange import Exchange, Ints, Pending
 
 
@@ -20,13 +20,13 @@ class _Handle:
     """Attributes:
     tokens: what their home keeps.
     sent, received: rows to and from each rank.
-    order_R: takes the rows received into the order of their experts.
+    return_R: takes the experts' rows back into the order in which they were received.
     """
 
     tokens: HomeTokens
     sent: Sequence[int]
     received: Sequence[int]
-    order_R: torch.Tensor
+    return_R: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,12 @@ class _PendingDispatch:
 
     def finish(self) -> tuple[ExpertRows, _Handle]:
         rows_RD, counts_NE = self.rows.finish()
-        order_R = torch.from_numpy(slot_order(counts_NE)).to(rows_RD.device)
-        counts_E = torch.from_numpy(counts_NE.sum(0))
+        order_R = slot_order(counts_NE)
+        return_R = torch.from_numpy(inverse_order(order_R)).to(rows_RD.device)
         received: list[int] = counts_NE.sum(1).tolist()
-        handle = _Handle(self.tokens, self.sent, received, order_R)
-        return ExpertRows(rows_RD.index_select(0, order_R), counts_E), handle
+        handle = _Handle(self.tokens, self.sent, received, return_R)
+        sorted_RD = rows_RD.index_select(0, torch.from_numpy(order_R).to(rows_RD.device))
+        return ExpertRows(sorted_RD, torch.from_numpy(counts_NE.sum(0))), handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ class CollectiveDispatcher:
         keys_T: torch.Tensor,
     ) -> _PendingDispatch:
         table = self._tables[layer]
-        rows_RD, counts, tokens = sort_by_slot(table, x_TD, ids_TK, weights_TK, keys_T)
-        slot_counts_G = counts.numpy()
+        rows_RD, slot_counts_G, tokens = sort_by_slot(table, x_TD, ids_TK, weights_TK, keys_T)
         sent = table.rows_per_rank(slot_counts_G)
         self._count_bytes(rows_RD, sent)
         rows = self._exchange.start_all_to_all(rows_RD, sent, slot_counts_G, table.slots_per_rank)
@@ -89,7 +89,7 @@ class CollectiveDispatcher:
 
     def start_combine(self, y_RD: torch.Tensor, handle: Handle) -> _PendingCombine:
         assert isinstance(handle, _Handle)
-        by_sender_RD = torch.empty_like(y_RD).index_copy_(0, handle.order_R, y_RD)
+        by_sender_RD = y_RD.index_select(0, handle.return_R)
         self._count_bytes(y_RD, handle.received)
         rows = self._exchange.start_rows(by_sender_RD, handle.received, handle.sent)
         return _PendingCombine(rows, handle.tokens)

@@ -54,7 +54,7 @@ class LocalDispatcher:
         rows_RD, counts_E, tokens = sort_by_slot(
             self._tables[layer], x_TD, ids_TK, weights_TK, keys_T
         )
-        return _PendingDispatch(ExpertRows(rows_RD, counts_E), tokens)
+        return _PendingDispatch(ExpertRows(rows_RD, torch.from_numpy(counts_E)), tokens)
 
     def start_combine(self, y_RD: torch.Tensor, handle: Handle) -> _PendingCombine:
         assert isinstance(handle, HomeTokens)

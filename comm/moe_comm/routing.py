@@ -5,35 +5,36 @@ M replicas of the most replicated expert, N ranks, S slots here, R rows.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from moe_comm.transport.exchange import Ints
 
-# SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), its
-# constants written as signed int64.
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_FIRST = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND = 0x94D049BB133111EB - 2**64
-_DRAW_BITS = 31
+# SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+_NUM_DRAWS = np.uint64(2**31)
+
+Keys: TypeAlias = npt.NDArray[np.uint64]
+Slots: TypeAlias = npt.NDArray[np.signedinteger]
 
 
-def _mix(keys: torch.Tensor) -> torch.Tensor:
-    keys = (keys ^ _shift(keys, 30)) * _FIRST
-    keys = (keys ^ _shift(keys, 27)) * _SECOND
-    return keys ^ _shift(keys, 31)
-
-
-def _shift(keys: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical shift to the right; torch's own keeps the sign."""
-    shifted: torch.Tensor = (keys >> bits) & (2 ** (64 - bits) - 1)
-    return shifted
+def _mix(keys: Keys) -> Keys:
+    keys = (keys ^ (keys >> np.uint64(30))) * _FIRST
+    keys = (keys ^ (keys >> np.uint64(27))) * _SECOND
+    return keys ^ (keys >> np.uint64(31))
 
 
 def token_keys(token_ids_T: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
-    """-> keys_T: int64, well mixed, of token id and position alone."""
-    return _mix(_mix(token_ids_T + _GOLDEN) + position_T * _GOLDEN)
+    """-> keys_T: int64, well mixed, of token id and position alone, on their device."""
+    tokens, positions = (each.cpu().numpy().view(np.uint64) for each in (token_ids_T, position_T))
+    keys_T = _mix(_mix(tokens + _GOLDEN) + positions * _GOLDEN)
+    return torch.from_numpy(keys_T.view(np.int64)).to(token_ids_T.device)
 
 
 class RoutingTable:
@@ -44,7 +45,6 @@ class RoutingTable:
         slots: for each rank of the group, in rank order, the expert in each of its slots.
         weights: same shape; a replica takes its weight's part of its expert's total.
         num_experts: global expert ids are below this.
-        device: where the token tensors are.
 
     Raises:
         ValueError: an expert has no replica with weight, or the arrays do not fit.
@@ -56,60 +56,60 @@ class RoutingTable:
         slots: Sequence[Sequence[int]],
         weights: Sequence[Sequence[float]],
         num_experts: int,
-        device: torch.device | str = "cpu",
     ) -> None:
         _validate(layer, slots, weights, num_experts)
         self.slots_per_rank = [len(rank_slots) for rank_slots in slots]
-        self._bounds = np.cumsum([0, *self.slots_per_rank])
-        replicas_EM, thresholds_EM = _replicas(slots, weights, num_experts)
-        self._replicas_EM = torch.from_numpy(replicas_EM).to(device)
-        self._thresholds_EM = torch.from_numpy(thresholds_EM).to(device)
-        self._has_replicas = replicas_EM.shape[1] > 1
-        salts_E = torch.arange(num_experts, device=device) + (layer << 32)
-        self._salts_E = _mix(_mix(salts_E) + _GOLDEN)
-        self._bounds_on_device = torch.from_numpy(self._bounds).to(device)
+        self._bounds = [0, *accumulate(self.slots_per_rank)]
+        replicas_EM, self._thresholds_EM = _replicas(slots, weights, num_experts)
+        # As short as the slots allow: numpy sorts 16-bit numbers by radix.
+        short = np.int16 if self.num_slots < 2**15 else np.int32
+        self._replicas_EM: Slots = replicas_EM.astype(short)
+        self._only_replica_E = self._replicas_EM[:, 0] if replicas_EM.shape[1] == 1 else None
+        self._salts_E = _mix(
+            np.arange(num_experts, dtype=np.uint64) + np.uint64(layer << 32) + _GOLDEN
+        )
 
     @property
     def num_slots(self) -> int:
-        return int(self._bounds[-1])
+        return self._bounds[-1]
 
-    def choose_slots(self, ids_TK: torch.Tensor, keys_T: torch.Tensor) -> torch.Tensor:
+    def choose_slots(self, ids_TK: Ints, keys_T: Keys) -> Slots:
         """-> slot_TK: index among the slots of all ranks, in rank order."""
-        if not self._has_replicas:
-            return self._replicas_EM.take(ids_TK)
-        draw_TK = _shift(_mix(keys_T[:, None] ^ self._salts_E[ids_TK]), 64 - _DRAW_BITS)
-        replica_TK1 = (draw_TK[..., None] >= self._thresholds_EM[ids_TK]).sum(-1, keepdim=True)
-        return self._replicas_EM[ids_TK].gather(-1, replica_TK1).squeeze(-1)
+        if self._only_replica_E is not None:
+            return self._only_replica_E[ids_TK]
+        draw_TK = _mix(keys_T[:, None] ^ self._salts_E[ids_TK]) % _NUM_DRAWS
+        replica_TK: Ints = (draw_TK[..., None] >= self._thresholds_EM[ids_TK]).sum(-1)
+        return self._replicas_EM[ids_TK, replica_TK]
 
-    def choose(
-        self, ids_TK: torch.Tensor, keys_T: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def choose(self, ids_TK: Ints, keys_T: Keys) -> tuple[Ints, Ints]:
         """-> rank_TK, local_slot_TK of the replica that serves each token's expert.
 
         Depends on layer, expert, token id and position (by the token's key) and nothing else; a
         replica is chosen in proportion to its weight.
         """
         slot_TK = self.choose_slots(ids_TK, keys_T)
-        rank_TK = torch.searchsorted(self._bounds_on_device, slot_TK, right=True) - 1
-        return rank_TK, slot_TK - self._bounds_on_device[rank_TK]
+        bounds = np.array(self._bounds)
+        rank_TK = np.searchsorted(bounds, slot_TK, side="right") - 1
+        return rank_TK, slot_TK - bounds[rank_TK]
 
     def rows_per_rank(self, slot_counts_G: Ints) -> list[int]:
         """Rows for each rank, given those for each slot."""
-        totals = np.zeros(len(slot_counts_G) + 1, dtype=np.int64)
-        np.cumsum(slot_counts_G, out=totals[1:])
-        at_bounds = totals[self._bounds]
-        counts: list[int] = (at_bounds[1:] - at_bounds[:-1]).tolist()
-        return counts
+        counts = slot_counts_G.tolist()
+        return [sum(counts[first:end]) for first, end in pairwise(self._bounds)]
 
 
 def slot_order(counts_NS: Ints) -> Ints:
     """-> index_R that takes rows sorted by (sender, slot) into the order (slot, sender)."""
-    lengths = counts_NS.T.ravel()
-    ends = np.cumsum(counts_NS).reshape(counts_NS.shape)
-    starts = (ends - counts_NS).T.ravel()
-    shifts = starts - (np.cumsum(lengths) - lengths)
-    index_R: Ints = np.repeat(shifts, lengths) + np.arange(lengths.sum())
+    slots = (np.arange(counts_NS.size) % max(1, counts_NS.shape[1])).astype(np.int16)
+    index_R: Ints = slots.repeat(counts_NS.ravel()).argsort(kind="stable")
     return index_R
+
+
+def inverse_order(index_R: Ints) -> Ints:
+    """-> index_R that undoes the given one."""
+    inverse_R = np.empty_like(index_R)
+    inverse_R[index_R] = np.arange(len(index_R))
+    return inverse_R
 
 
 def _validate(
@@ -147,7 +147,7 @@ def _validate(
 
 def _replicas(
     slots: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], num_experts: int
-) -> tuple[Ints, Ints]:
+) -> tuple[Ints, Keys]:
     """-> replicas_EM (slot of each replica) and thresholds_EM (the draw at which each ends).
 
     Replicas without weight are left out, so that rounding can never choose one; the last
@@ -160,10 +160,9 @@ def _replicas(
             held[expert].append((slot, weight))
     width = max(len(replicas) for replicas in held)
     replicas_EM = np.zeros((num_experts, width), dtype=np.int64)
-    thresholds_EM = np.full((num_experts, width), 2**_DRAW_BITS, dtype=np.int64)
+    thresholds_EM = np.full((num_experts, width), _NUM_DRAWS, dtype=np.uint64)
     for expert, replicas in enumerate(held):
         shares = np.cumsum([weight for _, weight in replicas])
         replicas_EM[expert, : len(replicas)] = [slot for slot, _ in replicas]
-        ends = np.rint(shares / shares[-1] * 2**_DRAW_BITS).astype(np.int64)
-        thresholds_EM[expert, : len(replicas)] = ends
+        thresholds_EM[expert, : len(replicas)] = np.rint(shares / shares[-1] * float(_NUM_DRAWS))
     return replicas_EM, thresholds_EM

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from moe_kernels.ops import (
@@ -54,7 +55,7 @@ class Kernel:
 
 def kernels() -> tuple[Kernel, ...]:
     """Every kernel there is."""
-    return (*_reference_kernels(), *_deterministic_kernels())
+    return (*_reference_kernels(), *_deterministic_kernels(), *_cpu_kernels())
 
 
 def select_ops(
@@ -138,3 +139,22 @@ def _deterministic_kernels() -> Iterator[Kernel]:
         ("latent_attention", deterministic_attention.TiledLatentAttention),
     ):
         yield Kernel(op, None, None, True, "tiled", -1, _always, build)
+
+
+def _cpu_kernels() -> Iterator[Kernel]:
+    from moe_kernels.cpu import attention, experts, linear, products
+
+    onednn, half = products.OneDnnProduct(), products.FbgemmHalfProduct()
+    for weight_format, name, product, supports in (
+        ("float32", "onednn", onednn, products.onednn_has_float32),
+        ("bfloat16", "onednn", onednn, products.onednn_has_bfloat16),
+        ("float16", "fbgemm", half, products.fbgemm_has_float16),
+    ):
+        for op, build in (("linear", linear.PackedLinear), ("experts", experts.PackedExperts)):
+            make = partial(build, product)
+            yield Kernel(op, "cpu", weight_format, False, name, 1, supports, make)
+    for op, attend in (
+        ("attention", attention.BlockedAttention),
+        ("latent_attention", attention.BlockedLatentAttention),
+    ):
+        yield Kernel(op, "cpu", None, False, "blocked", 1, _always, attend)

@@ -129,7 +129,8 @@ def check_bytes_sent(exchange: Exchange) -> None:
     sent = 0
     for rank in range(exchange.size):
         theirs = Tokens(rank, 5, torch.bfloat16)
-        rank_TK, _ = table.choose(theirs.ids_TK, theirs.keys_T)
+        keys_T = theirs.keys_T.numpy().view(np.uint64)
+        rank_TK, _ = table.choose(theirs.ids_TK.numpy(), keys_T)
         # Ours that go out, and theirs that come here and go back.
         is_sent = rank_TK != rank if rank == exchange.rank else rank_TK == exchange.rank
         sent += int(is_sent.sum())

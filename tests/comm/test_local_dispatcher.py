@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from moe_comm.collective import CollectiveDispatcher
 from moe_comm.local import LocalDispatcher
 from moe_comm.routing import RoutingTable, token_keys
+from moe_comm.transport.local import LocalExchange
 
 NUM_EXPERTS, NUM_CHOSEN, WIDTH = 12, 3, 48
 
@@ -119,3 +121,36 @@ def test_nothing_is_sent() -> None:
     local = dispatcher()
     sparse(local, list(range(NUM_EXPERTS)), *inputs(5))
     assert local.bytes_sent == 0
+
+
+def test_the_sum_is_in_order_of_expert_id_bit_for_bit() -> None:
+    x_TD, ids_TK, weights_TK, keys_T = inputs(100)
+    slots = [7, 6, 5, 4, 3, 2, 1, 0, 11, 10, 9, 8]
+    rows, handle = dispatcher(slots).start(5, x_TD, ids_TK, weights_TK, keys_T).finish()
+    factor_R1 = torch.tensor(slots).repeat_interleave(rows.counts_E)[:, None] + 0.37
+    y_TD = dispatcher(slots).start_combine(rows.rows_RD * factor_R1, handle).finish()
+    ascending, descending = (
+        in_order(x_TD, *(each.gather(1, order) for each in (ids_TK, weights_TK)))
+        for order in (ids_TK.argsort(dim=1), ids_TK.argsort(dim=1, descending=True))
+    )
+    assert torch.equal(y_TD, ascending)
+    assert not torch.equal(y_TD, descending)
+
+
+def in_order(x_TD: torch.Tensor, ids_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:
+    total = x_TD * (ids_TK[:, :1] + 0.37) * weights_TK[:, :1]
+    for k in range(1, NUM_CHOSEN):
+        total = total + x_TD * (ids_TK[:, k : k + 1] + 0.37) * weights_TK[:, k : k + 1]
+    return total
+
+
+@pytest.mark.parametrize("num_tokens", [0, 20])
+def test_a_collective_of_one_rank_is_local(num_tokens: int) -> None:
+    table = RoutingTable(5, [list(range(NUM_EXPERTS))], [[1.0] * NUM_EXPERTS], NUM_EXPERTS)
+    spread = CollectiveDispatcher(LocalExchange(), {5: table})
+    results = []
+    for each in (spread, dispatcher()):
+        rows, handle = each.start(5, *inputs(num_tokens)).finish()
+        results.append(each.start_combine(rows.rows_RD * 0.7, handle).finish())
+    assert torch.equal(*results)
+    assert spread.bytes_sent == 0

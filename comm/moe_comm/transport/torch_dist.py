@@ -173,10 +173,15 @@ def open_torch_exchange(
     hosted = _host_store(host, bring_up.size, timeout) if bring_up.rank == 0 else None
     address = f"{host}:{hosted.port}" if hosted is not None else ""
     store_address = bring_up.allgather_bytes(address.encode())[0].decode()
-    store = hosted or _find_store(store_address, bring_up.size, timeout)
-    return TorchExchange(
-        backend, bring_up.rank, bring_up.size, store, device, deadline_seconds, should_stop
-    )
+    try:
+        store = hosted or _find_store(store_address, bring_up.size, timeout)
+        return TorchExchange(
+            backend, bring_up.rank, bring_up.size, store, device, deadline_seconds, should_stop
+        )
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"no {backend} group of {bring_up.size} ranks within {deadline_seconds:g} s: {error}"
+        ) from error
 
 
 def _host_store(host: str, size: int, timeout: timedelta) -> TCPStore:

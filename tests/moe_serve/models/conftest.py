@@ -1,4 +1,4 @@
-"""A model driven step by step over a paged cache, as the engine does, but with every choice open."""
+"""A model driven step by step over a paged cache, as the engine does, every choice open."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import torch
 from moe_comm.local import LocalDispatcher
 from moe_comm.routing import RoutingTable
 from moe_kernels.table import select_ops
+
 from moe_serve.layers.context import ForwardContext
 from moe_serve.models.model import Model
 from moe_serve.models.registry import build_model, describe
@@ -43,7 +44,7 @@ class Decoder:
         experts = list(range(self.shape.num_experts))
         self.ops = select_ops("cpu", str(dtype).removeprefix("torch."), deterministic)
         loader = WeightLoader(
-            checkpoint, self.ops, CPU, dtype, {layer: experts for layer in self.shape.moe_layers}
+            checkpoint, self.ops, CPU, dtype, dict.fromkeys(self.shape.moe_layers, experts)
         )
         self.model: Callable[[ForwardContext], torch.Tensor] | Model = build_model(
             checkpoint.config, loader

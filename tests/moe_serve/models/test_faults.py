@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from moe_serve.layers.context import GroupedCache
 
 NUM_NEW_TOKENS = 48

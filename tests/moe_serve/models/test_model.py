@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, MOE_FAMILIES
+
 from moe_serve.errors import CheckpointError, UnsupportedError
 from moe_serve.layers.context import GroupedCacheSpec, LatentCacheSpec
 from moe_serve.models.registry import describe
@@ -82,7 +83,7 @@ def test_a_rank_without_tokens_meets_the_others_in_every_moe_layer(
 
 def test_an_unknown_architecture_is_refused_by_name(checkpoint: Callable[..., Path]) -> None:
     config = config_of(checkpoint("llama"), architectures=["GPT2LMHeadModel"])
-    with pytest.raises(UnsupportedError, match="GPT2LMHeadModel.*DeepseekV3ForCausalLM.*Qwen3Moe"):
+    with pytest.raises(UnsupportedError, match=r"GPT2LMHeadModel.*DeepseekV3ForCausalLM.*Qwen3Moe"):
         describe(config)
 
 

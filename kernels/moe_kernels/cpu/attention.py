@@ -1,0 +1,148 @@
+"""Paged attention by torch's blocked softmax, a few sequences and queries at a time.
+
+The heads that share a key-value head are laid along the queries, so that a key is read once for
+all of them; gathers stay small enough for the cache and for memory that is used again; a block of
+queries meets no keys beyond its own last position.
+
+Shape legend: S sequences of a block, Q queries of each (padded), L tokens of the longest, H query
+heads, G key-value heads, N heads of one key-value head, d head width, c latent width, v value
+width, P pages.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+
+from moe_kernels.paged import AttentionGroup, PagedTokens
+from moe_kernels.reference_attention import masked_softmax, output_rows, padded_output, visible
+
+GATHER_BYTES = 4 << 20
+QUERY_BLOCK = 64
+# A single query meets fewer keys than this faster in two batched products.
+LONG_CONTEXT = 512
+
+
+class BlockedAttention:
+    """Grouped-query attention; see the module."""
+
+    def __call__(
+        self,
+        q_THd: torch.Tensor,
+        keys_PSHd: torch.Tensor,
+        values_PSHv: torch.Tensor,
+        paged: PagedTokens,
+        scale: float,
+    ) -> torch.Tensor:
+        out = padded_output(q_THd, values_PSHv.shape[-1])
+        for sequences in sequence_blocks(paged, _bytes_per_token(keys_PSHd)):
+            keys = _gather(keys_PSHd, sequences).transpose(1, 2)
+            values = _gather(values_PSHv, sequences).transpose(1, 2)
+            for block in query_blocks(sequences):
+                last = block.max_length
+                q_SQHd = q_THd[block.token_SQ]
+                attended = _grouped(q_SQHd, keys[:, :, :last], values[:, :, :last], block, scale)
+                out[output_rows(block, q_THd.shape[0])] = attended
+        return out[:-1]
+
+
+class BlockedLatentAttention:
+    """Multi-head latent attention with absorbed weights; see the module."""
+
+    def __call__(
+        self,
+        q_THc: torch.Tensor,
+        latent_PSc: torch.Tensor,
+        paged: PagedTokens,
+        scale: float,
+        value_width: int,
+    ) -> torch.Tensor:
+        out = padded_output(q_THc, value_width)
+        for sequences in sequence_blocks(paged, _bytes_per_token(latent_PSc)):
+            latent_SLc = _gather(latent_PSc, sequences)
+            for block in query_blocks(sequences):
+                latent = latent_SLc[:, : block.max_length]
+                q_SQHc = q_THc[block.token_SQ]
+                if q_SQHc.shape[1] == 1 and block.max_length >= LONG_CONTEXT:
+                    head = latent[:, None]
+                    attended = _grouped(q_SQHc, head, head, block, scale)[..., :value_width]
+                else:
+                    attended = _latent(q_SQHc, latent, block, scale, value_width)
+                out[output_rows(block, q_THc.shape[0])] = attended
+        return out[:-1]
+
+
+def sequence_blocks(paged: PagedTokens, bytes_per_token: int) -> Iterator[AttentionGroup]:
+    """The groups, cut so that each gathers about GATHER_BYTES of keys; pages to the longest."""
+    for group in paged.groups:
+        count = max(1, GATHER_BYTES // (bytes_per_token * max(1, group.max_length)))
+        for first in range(0, group.length_S.shape[0], count):
+            part = slice(first, first + count)
+            longest = int(group.length_S[part].max())
+            num_pages = -(-longest // paged.page_size)
+            yield AttentionGroup(
+                token_SQ=group.token_SQ[part],
+                position_SQ=group.position_SQ[part],
+                pages_SP=group.pages_SP[part, :num_pages],
+                length_S=group.length_S[part],
+                max_length=longest,
+            )
+
+
+def query_blocks(group: AttentionGroup) -> Iterator[AttentionGroup]:
+    """The group, QUERY_BLOCK queries at a time; max_length is what the block can see."""
+    for first in range(0, group.token_SQ.shape[1], QUERY_BLOCK):
+        part = slice(first, first + QUERY_BLOCK)
+        position_SQ = group.position_SQ[:, part]
+        yield AttentionGroup(
+            token_SQ=group.token_SQ[:, part],
+            position_SQ=position_SQ,
+            pages_SP=group.pages_SP,
+            length_S=group.length_S,
+            max_length=max(1, int(position_SQ.max()) + 1),
+        )
+
+
+def _bytes_per_token(cache_PSx: torch.Tensor) -> int:
+    return cache_PSx[0, 0].numel() * cache_PSx.element_size()
+
+
+def _gather(cache_PSx: torch.Tensor, group: AttentionGroup) -> torch.Tensor:
+    return cache_PSx[group.pages_SP].flatten(1, 2)
+
+
+def _grouped(
+    q_SQHd: torch.Tensor,
+    keys_SGLd: torch.Tensor,
+    values_SGLv: torch.Tensor,
+    block: AttentionGroup,
+    scale: float,
+) -> torch.Tensor:
+    num_sequences, num_queries, num_heads, width = q_SQHd.shape
+    num_groups = keys_SGLd.shape[1]
+    q_SQGNd = q_SQHd.view(num_sequences, num_queries, num_groups, -1, width)
+    folded = q_SQGNd.permute(0, 2, 3, 1, 4).reshape(num_sequences, num_groups, -1, width)
+    mask = visible(block)[:, None]
+    if num_queries > 1:
+        mask = mask.repeat(1, 1, num_heads // num_groups, 1)
+    attended = functional.scaled_dot_product_attention(
+        folded, keys_SGLd, values_SGLv, attn_mask=mask, scale=scale
+    )
+    o_SGNQv = attended.view(num_sequences, num_groups, -1, num_queries, attended.shape[-1])
+    return o_SGNQv.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def _latent(
+    q_SQHc: torch.Tensor,
+    latent_SLc: torch.Tensor,
+    block: AttentionGroup,
+    scale: float,
+    value_width: int,
+) -> torch.Tensor:
+    num_sequences, num_queries, num_heads, width = q_SQHc.shape
+    q_SBc = q_SQHc.view(num_sequences, num_queries * num_heads, width)
+    scores = (q_SBc @ latent_SLc.mT).view(num_sequences, num_queries, num_heads, -1)
+    weights = masked_softmax(scores.float() * scale, visible(block)[:, :, None])
+    weights_SBL = weights.to(latent_SLc.dtype).flatten(1, 2)
+    attended = weights_SBL @ latent_SLc[..., :value_width]
+    return attended.view(num_sequences, num_queries, num_heads, value_width)

@@ -1,0 +1,137 @@
+"""The whole engine on one rank against transformers, through every path of the scheduler."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES, NUM_SPECIAL, VOCAB_SIZE
+
+from moe_serve.config.tree import CacheConfig, Config, ModelConfig, PoolConfig, SchedulerConfig
+from moe_serve.llm import LLM, Completion
+from moe_serve.types import SamplingParams
+
+NEW_TOKENS = 64
+LENGTHS = (1, 5, 17, 33, 64, 90)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, ignore_eos=True)
+
+Checkpoints = Callable[..., Path]
+Reference = Callable[..., tuple[list[list[int]], list[torch.Tensor]]]
+
+
+def prompts_of(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(NUM_SPECIAL, VOCAB_SIZE, length).tolist() for length in lengths]
+
+
+@contextmanager
+def engine(
+    path: Path,
+    *,
+    num_pages: int = 200,
+    page_size: int = 16,
+    tokens_per_step: int = 2048,
+    prefix: bool = False,
+    **more: Any,
+) -> Iterator[LLM]:
+    config = Config(
+        models=(ModelConfig(path=str(path), dtype="float32"),),
+        pools=(PoolConfig(name="host", device="cpu", threads=1),),
+        cache=CacheConfig(page_size=page_size, num_pages=num_pages, prefix=prefix),
+        scheduler=SchedulerConfig(max_tokens_per_step=tokens_per_step),
+        **more,
+    )
+    with LLM(config) as llm:
+        yield llm
+
+
+def tokens_of(completions: Sequence[Completion]) -> list[list[int]]:
+    return [list(completion.token_ids) for completion in completions]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_chunked_prefill_beside_decoding(
+    family: str, deterministic: bool, checkpoint: Checkpoints, reference: Reference
+) -> None:
+    path = checkpoint(family)
+    expected, _ = reference(path, prompts_of(), NEW_TOKENS)
+    with engine(path, tokens_per_step=24, deterministic=deterministic) as llm:
+        assert tokens_of(llm.generate(prompts_of(), GREEDY)) == expected
+        assert llm.stats().num_steps > sum(LENGTHS) / 24
+    assert all(len(set(tokens)) >= 20 for tokens in expected)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe"])
+def test_logprobs_of_the_whole_vocabulary_at_every_step(
+    family: str, checkpoint: Checkpoints, reference: Reference
+) -> None:
+    path = checkpoint(family)
+    _, logits = reference(path, prompts_of(), NEW_TOKENS)
+    sampling = SamplingParams(
+        temperature=0.0, max_tokens=NEW_TOKENS, ignore_eos=True, logprobs=VOCAB_SIZE
+    )
+    with engine(path, tokens_per_step=50) as llm:
+        completions = llm.generate(prompts_of(), sampling)
+    for completion, expected in zip(completions, logits, strict=True):
+        ours = torch.empty(NEW_TOKENS, VOCAB_SIZE)
+        for step, pairs in enumerate(completion.top_logprobs):
+            ids, values = zip(*pairs, strict=True)
+            ours[step, list(ids)] = torch.tensor(values)
+        assert (ours - torch.log_softmax(expected, -1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe", "llama"])
+def test_preemption_by_recompute(
+    family: str, checkpoint: Checkpoints, reference: Reference
+) -> None:
+    path = checkpoint(family)
+    expected, _ = reference(path, prompts_of(), NEW_TOKENS)
+    with engine(path, num_pages=14, tokens_per_step=64) as llm:
+        assert tokens_of(llm.generate(prompts_of(), GREEDY)) == expected
+        assert llm.stats().num_preemptions > 0
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe", "llama"])
+def test_prefix_hits(family: str, checkpoint: Checkpoints, reference: Reference) -> None:
+    path = checkpoint(family)
+    (shared,) = prompts_of([50], seed=1)
+    prompts = [shared + tail for tail in prompts_of([1, 9, 30], seed=2)]
+    expected, _ = reference(path, prompts, NEW_TOKENS)
+    with engine(path, prefix=True) as llm:
+        for expected_tokens, prompt in zip(expected, prompts, strict=True):
+            assert tokens_of(llm.generate([prompt], GREEDY)) == [expected_tokens]
+        assert llm.stats().num_cached_tokens == 2 * 48
+        assert tokens_of(llm.generate(prompts, GREEDY)) == expected
+
+
+def test_overwriting_a_cached_page_changes_the_tokens(
+    checkpoint: Checkpoints, reference: Reference
+) -> None:
+    path = checkpoint("deepseek_v3")
+    (prompt,) = prompts_of([50], seed=1)
+    (expected,), _ = reference(path, [prompt], NEW_TOKENS)
+    with engine(path, prefix=True) as llm:
+        assert tokens_of(llm.generate([prompt], GREEDY)) == [expected]
+        latent_PSc = llm._rank.engine._runner._caches[0].latent_PSc
+        changed = 0
+        for page in latent_PSc.abs().sum((1, 2)).nonzero()[:, 0].tolist():
+            kept = latent_PSc[page].clone()
+            with torch.inference_mode():
+                latent_PSc[page] = kept.flip(1)
+            changed += tokens_of(llm.generate([prompt], GREEDY)) != [expected]
+            with torch.inference_mode():
+                latent_PSc[page] = kept
+    # Each whole page of prompt and answer: equal blocks are shared as soon as they are computed.
+    assert changed == (50 + NEW_TOKENS) // 16
+
+
+def test_the_pages_of_a_full_pool_are_all_free_again(checkpoint: Checkpoints) -> None:
+    with engine(checkpoint("qwen3_moe"), num_pages=12, prefix=True) as llm:
+        llm.generate(prompts_of() * 3, GREEDY)
+        stats = llm.stats()
+    assert stats.num_pages_used == 0 and stats.num_pages_cached <= 12
+    assert stats.num_running == stats.num_waiting == 0

@@ -73,7 +73,8 @@ class Attention(Protocol):
     ) -> torch.Tensor:
         """Causal attention over the pages (already holding this step's keys) -> o_THv.
 
-        Keys and values may have fewer heads than the queries (grouped-query attention).
+        Keys and values may have fewer heads than the queries (grouped-query attention). Every
+        number in the caches is finite, also where nothing was written yet.
         """
         ...
 
@@ -89,7 +90,8 @@ class LatentAttention(Protocol):
     ) -> torch.Tensor:
         """Causal attention of every head over one shared latent -> o_THv.
 
-        The latent row is key; its first `value_width` numbers are the value.
+        The latent row is key; its first `value_width` numbers are the value. Every number in the
+        cache is finite, also where nothing was written yet.
         """
         ...
 

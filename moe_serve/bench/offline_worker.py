@@ -52,7 +52,7 @@ def _transformers(options: argparse.Namespace, load: Load) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(options.threads)
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype="auto")
+    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype="auto")
     model.generation_config.eos_token_id = None
 
     def generate(prompts: Sequence[list[int]], new: int) -> None:

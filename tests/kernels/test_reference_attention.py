@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from moe_kernels.paged import PagedTokens
 from moe_kernels.reference_attention import ReferenceAttention, ReferenceLatentAttention
 
 Random = Callable[..., torch.Tensor]
+Chunked = Callable[..., Any]
 NUM_HEADS, NUM_KEY_HEADS, WIDTH, VALUE_WIDTH = 6, 2, 8, 5
 STEPS: list[tuple[Sequence[int], Sequence[int], Sequence[Sequence[int]]]] = [
     ([0, 0], [1, 9], [[0, 1]]),
@@ -29,8 +31,13 @@ def dense_attention(
 @pytest.mark.parametrize("page_size", [1, 4, 16])
 @pytest.mark.parametrize(("starts", "lengths", "members"), STEPS)
 def test_attention_equals_dense_attention(
-    random_tensor, chunked, starts, lengths, members, page_size
-):
+    random_tensor: Random,
+    chunked: Chunked,
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    members: Sequence[Sequence[int]],
+    page_size: int,
+) -> None:
     queries = [random_tensor(length, NUM_HEADS, WIDTH) for length in lengths]
     keys = [random_tensor(length, NUM_KEY_HEADS, WIDTH) for length in lengths]
     values = [random_tensor(length, NUM_KEY_HEADS, VALUE_WIDTH) for length in lengths]
@@ -58,7 +65,13 @@ def test_attention_equals_dense_attention(
 
 
 @pytest.mark.parametrize(("starts", "lengths", "members"), STEPS)
-def test_latent_attention_equals_dense_attention(random_tensor, chunked, starts, lengths, members):
+def test_latent_attention_equals_dense_attention(
+    random_tensor: Random,
+    chunked: Chunked,
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    members: Sequence[Sequence[int]],
+) -> None:
     queries = [random_tensor(length, NUM_HEADS, WIDTH) for length in lengths]
     latents = [random_tensor(length, WIDTH) for length in lengths]
     step = chunked(tuple(latents), starts, lengths, members, stale=math.nan)

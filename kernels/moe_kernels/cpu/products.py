@@ -61,7 +61,7 @@ class FbgemmHalfProduct:
 
 
 def onednn_has_float32() -> bool:
-    return torch._C.has_mkldnn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 def onednn_has_bfloat16() -> bool:

@@ -40,14 +40,22 @@ class Meeting:
         self.launch = launch
         self.exchange = exchange
         self._world = world
+        self._data: dict[str, Exchange] = {}
         self._others: list[Exchange] = []
 
     def open_data_exchange(self, collective: str, device: torch.device) -> Exchange:
         """The exchange that steps run over; called by all ranks.
 
+        Engines that follow one another in these processes share it, until `close`.
+
         Args:
             collective: mpi, or the backend of a torch.distributed group.
         """
+        if collective not in self._data:
+            self._data[collective] = self._open_data_exchange(collective, device)
+        return self._data[collective]
+
+    def _open_data_exchange(self, collective: str, device: torch.device) -> Exchange:
         if collective == "mpi" or self.exchange.size == 1:
             return self._world.open_exchange(self.launch.rank, _STEP_SECONDS, _never)
         exchange = open_torch_exchange(

@@ -49,7 +49,8 @@ class LLM:
     Args:
         config: a config file or tree, as the server's; `server` is not used.
         overrides: `section.key=value`.
-        meeting: of ranks that have met already; by default they meet here, once in a process.
+        meeting: of ranks that have met already, for one engine after the other; its owner closes
+            it. By default the ranks meet here, once in a process.
 
     Raises:
         MoeServeError: what keeps the ranks from forming an engine.
@@ -64,6 +65,7 @@ class LLM:
         tree = config if isinstance(config, Config) else load_config(config, overrides)
         launch = launched_world()
         check_world_size(tree, launch)
+        self._owns_meeting = meeting is None
         self._meeting = meeting or meet(tree, launch)
         rank = build_rank(tree, self._meeting)
         self.config = rank.config
@@ -113,8 +115,9 @@ class LLM:
         return self._rank.engine.stats()
 
     def close(self) -> None:
-        """Leave the world; all ranks do so together."""
-        self._meeting.close()
+        """Leave the world, unless others lent it; all ranks do so together."""
+        if self._owns_meeting:
+            self._meeting.close()
 
     def __enter__(self) -> Self:
         return self

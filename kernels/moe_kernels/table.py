@@ -144,10 +144,11 @@ def _deterministic_kernels() -> Iterator[Kernel]:
 def _cpu_kernels() -> Iterator[Kernel]:
     from moe_kernels.cpu import attention, experts, linear, products
 
-    onednn, half = products.OneDnnProduct(), products.FbgemmHalfProduct()
+    full, brain = (products.OneDnnProduct(quick_alone=alone) for alone in (False, True))
+    half = products.FbgemmHalfProduct()
     for weight_format, name, product, supports in (
-        ("float32", "onednn", onednn, products.onednn_has_float32),
-        ("bfloat16", "onednn", onednn, products.onednn_has_bfloat16),
+        ("float32", "onednn", full, products.onednn_has_float32),
+        ("bfloat16", "onednn", brain, products.onednn_has_bfloat16),
         ("float16", "fbgemm", half, products.fbgemm_has_float16),
     ):
         for op, build in (("linear", linear.PackedLinear), ("experts", experts.PackedExperts)):

@@ -73,7 +73,15 @@ def test_activations_may_be_wider_than_the_weight(
 
 @pytest.mark.parametrize(
     "counts",
-    [[0, 0, 0, 0], [1, 0, 0, 0], [0, 5, 0, 1], [4, 4, 0, 9], [3, 1, 2, 1], [0, 0, 0, 40]],
+    [
+        [0, 0, 0, 0],
+        [1, 0, 0, 0],
+        [1, 0, 1, 1],
+        [0, 5, 0, 1],
+        [4, 4, 0, 9],
+        [3, 1, 2, 1],
+        [0, 0, 0, 40],
+    ],
 )
 def test_experts(random_tensor: Random, ops: Ops, weight_format: str, counts: list[int]) -> None:
     dtype = getattr(torch, weight_format)

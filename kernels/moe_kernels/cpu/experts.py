@@ -28,7 +28,8 @@ class PackedExperts:
         if rows_RD.shape[0] == 0:
             return torch.empty_like(rows_RD)
         filled_E = counts_E.clamp(min=self._product.min_rows).where(counts_E > 0, 0)
-        if torch.equal(filled_E, counts_E):
+        alone = self._product.quick_alone and int(counts_E.max()) == 1
+        if alone or torch.equal(filled_E, counts_E):
             return self._compute(rows_RD, counts_E, weights)
         place_R = places(counts_E, filled_E)
         filled_RD = rows_RD.new_zeros(int(filled_E.sum()), rows_RD.shape[1])

@@ -20,9 +20,11 @@ class Product(Protocol):
 
     Attributes:
         min_rows: fewer rows than this are slower than as many.
+        quick_alone: not so where every expert of a step has a single row.
     """
 
     min_rows: int
+    quick_alone: bool
 
     def pack(self, weight_ND: torch.Tensor) -> Packed: ...
 
@@ -35,6 +37,9 @@ class OneDnnProduct:
     """float32 and bfloat16 weights in oneDNN's blocked layout."""
 
     min_rows = 4
+
+    def __init__(self, quick_alone: bool) -> None:
+        self.quick_alone = quick_alone
 
     def pack(self, weight_ND: torch.Tensor) -> Packed:
         weight = weight_ND.detach().contiguous()
@@ -51,6 +56,7 @@ class FbgemmHalfProduct:
     """float16 weights, multiplied in float32, for processors without float16 arithmetic."""
 
     min_rows = 1
+    quick_alone = True
 
     def pack(self, weight_ND: torch.Tensor) -> Packed:
         return torch.ops.quantized.linear_prepack_fp16(weight_ND.detach().float(), None)

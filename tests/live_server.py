@@ -58,7 +58,8 @@ class LiveServer:
         self.url = ""
         self.output = ""
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def wait_until_ready(self, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
@@ -103,11 +104,13 @@ class LiveServer:
                     process.kill()
             psutil.wait_procs(family, 10)
         self.process.wait()
+        self._reader.join(10)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
+        with self.process.stdout as output:
+            for line in output:
+                self._lines.put(line)
         self._lines.put(None)
 
     def _next_line(self, deadline: float) -> str | None:

@@ -1,12 +1,19 @@
 """What transformers says of a checkpoint, in float32: the reference of every exactness test."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from checkpoints import quiet_transformers
 from transformers import AutoModelForCausalLM, DynamicCache
+
+# (logits_V, tokens of the answer so far) -> the logits to choose from.
+Adjust = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+
+
+def unadjusted(logits_V: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    return logits_V
 
 
 def load_oracle(path: Path) -> Any:
@@ -18,9 +25,9 @@ def load_oracle(path: Path) -> Any:
 
 @torch.no_grad()
 def continue_greedily(
-    model: Any, prompt: Sequence[int], num_new_tokens: int
+    model: Any, prompt: Sequence[int], num_new_tokens: int, adjust: Adjust = unadjusted
 ) -> tuple[list[int], torch.Tensor]:
-    """Greedy tokens after one prompt, end of sequence ignored, and the logits of each step."""
+    """Greedy tokens after one prompt, end of sequence ignored, and each step's own logits."""
     cache = DynamicCache(config=model.config)
     ids = list(prompt)
     tokens: list[int] = []
@@ -28,7 +35,7 @@ def continue_greedily(
     while len(tokens) < num_new_tokens:
         output = model(torch.tensor([ids]), past_key_values=cache, use_cache=True)
         logits.append(output.logits[0, -1])
-        tokens.append(int(logits[-1].argmax()))
+        tokens.append(int(adjust(logits[-1].clone(), tokens).argmax()))
         ids = tokens[-1:]
     return tokens, torch.stack(logits)
 

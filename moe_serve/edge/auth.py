@@ -1,8 +1,10 @@
 """API keys: only their SHA-256 digests are kept, compared in constant time."""
 
 import hmac
+import logging
 import re
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -13,6 +15,8 @@ from moe_serve.errors import ConfigError
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+logger = logging.getLogger(__name__)
 
 
 def read_keys(path: Path) -> frozenset[str]:
@@ -38,6 +42,16 @@ def read_keys(path: Path) -> frozenset[str]:
     if not keys:
         raise ConfigError(f"server.api_keys: {path} has no keys; add one or leave api_keys empty")
     return frozenset(keys)
+
+
+def warn_if_exposed(address: str) -> None:
+    """Log a warning unless `address`, an IP that answers without keys, is this machine's alone."""
+    if not ip_address(address).is_loopback:
+        logger.warning(
+            "server.host: whoever reaches %s may use this server without a key; "
+            "set server.api_keys, or server.host to 127.0.0.1",
+            address,
+        )
 
 
 class ApiKeyMiddleware:

@@ -15,13 +15,14 @@ from moe_serve.control.front_end import DRAIN, FrontEndStart
 from moe_serve.control.remote_engine import RemoteEngine
 from moe_serve.control.router import Router
 from moe_serve.edge.app import create_app
-from moe_serve.edge.auth import read_keys
+from moe_serve.edge.auth import read_keys, warn_if_exposed
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server
 from moe_serve.errors import MoeServeError
 
 _USER_ERROR = 2
 _RANKS_ARE_GONE = 1
+_FAREWELL_SECONDS = 2.0
 
 
 def main(listener: int, complaints: int) -> int:
@@ -41,6 +42,8 @@ def main(listener: int, complaints: int) -> int:
 
 
 async def _serve(listener: socket.socket) -> int:
+    draining = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
     lines = await _standard_input()
     line = await lines.readline()
     if not line:
@@ -50,15 +53,16 @@ async def _serve(listener: socket.socket) -> int:
         start.addresses, start.secret, Router(start.rank_weights, start.page_size), start.max_live
     )
     keys = read_keys(Path(start.api_keys)) if start.api_keys else frozenset()
+    if not keys:
+        warn_if_exposed(listener.getsockname()[0])
     app = create_app(engine, start.models, api_keys=keys, metrics=Metrics(engine))
-    draining = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
     lifeline = asyncio.create_task(_follow(lines, draining.set))
     exit_server = asyncio.Event()
     server = asyncio.create_task(run_server(app, listener, exit_server))
     code = await _until_drained_or_dead(engine, start.url, draining, lifeline)
     exit_server.set()
-    await server
+    # Without ranks there is nothing to wait for but that the clients hear of it.
+    await asyncio.wait({server}, timeout=_FAREWELL_SECONDS if code == _RANKS_ARE_GONE else None)
     engine.close()
     return code
 

@@ -40,6 +40,7 @@ class Sampler:
     def forget(self, request_id: str) -> None:
         self._states.pop(request_id, None)
 
+    @torch.inference_mode()
     def sample(self, request_ids: Sequence[str], logits_SV: torch.Tensor) -> StepOutput:
         """
         Args:

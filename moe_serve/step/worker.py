@@ -112,7 +112,9 @@ class Worker:
     def _report(self, events: Sequence[TokenEvent], force: bool = False) -> None:
         now = time.monotonic()
         stats = None
-        if force or now >= self._next_stats:
+        # With a request's end come its counts, so that nobody reads numbers older than answers.
+        ended = any(event.finish_reason is not None for event in events)
+        if force or ended or now >= self._next_stats:
             self._watch()
             self._next_stats = now + _SECONDS_BETWEEN_STATS
             stats = self._engine.stats()

@@ -1,55 +1,17 @@
 """The whole engine on one rank against transformers, through every path of the scheduler."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from families import FAMILIES, NUM_SPECIAL, VOCAB_SIZE
+from engine_runs import GREEDY, LENGTHS, NEW_TOKENS, engine, prompts_of, tokens_of
+from families import FAMILIES, VOCAB_SIZE
 
-from moe_serve.config.tree import CacheConfig, Config, ModelConfig, PoolConfig, SchedulerConfig
-from moe_serve.llm import LLM, Completion
 from moe_serve.types import SamplingParams
-
-NEW_TOKENS = 64
-LENGTHS = (1, 5, 17, 33, 64, 90)
-GREEDY = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, ignore_eos=True)
 
 Checkpoints = Callable[..., Path]
 Reference = Callable[..., tuple[list[list[int]], list[torch.Tensor]]]
-
-
-def prompts_of(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> list[list[int]]:
-    generator = np.random.default_rng(seed)
-    return [generator.integers(NUM_SPECIAL, VOCAB_SIZE, length).tolist() for length in lengths]
-
-
-@contextmanager
-def engine(
-    path: Path,
-    *,
-    num_pages: int = 200,
-    page_size: int = 16,
-    tokens_per_step: int = 2048,
-    prefix: bool = False,
-    **more: Any,
-) -> Iterator[LLM]:
-    config = Config(
-        models=(ModelConfig(path=str(path), dtype="float32"),),
-        pools=(PoolConfig(name="host", device="cpu", threads=1),),
-        cache=CacheConfig(page_size=page_size, num_pages=num_pages, prefix=prefix),
-        scheduler=SchedulerConfig(max_tokens_per_step=tokens_per_step),
-        **more,
-    )
-    with LLM(config) as llm:
-        yield llm
-
-
-def tokens_of(completions: Sequence[Completion]) -> list[list[int]]:
-    return [list(completion.token_ids) for completion in completions]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

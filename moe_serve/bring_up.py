@@ -1,12 +1,10 @@
-"""Ranks that were started become a world: they meet, and go on together or not at all."""
+"""Ranks that were started become a world: they meet, and find out whether they can form one."""
 
 import hashlib
-import logging
 import os
 import socket
-from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
-from typing import TypeVar, cast
 
 import torch
 from moe_comm.membership import Member, disagreement, encode_member, membership
@@ -16,17 +14,14 @@ from moe_comm.transport.world import World, open_world
 
 from moe_serve.config.tree import Config
 from moe_serve.control.addresses import host_address
+from moe_serve.control.host import host_identity
 from moe_serve.control.world import LaunchedWorld
-from moe_serve.errors import BringUpError, MoeServeError
+from moe_serve.errors import AgreedError
 
 # Loading a large checkpoint from a slow disk takes this long at most.
 _BRING_UP_SECONDS = 3600.0
 # Longer than any step: who has not come to an exchange by then hangs.
 _STEP_SECONDS = 300.0
-
-logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 
 class Meeting:
@@ -79,7 +74,7 @@ def meet(config: Config, launch: LaunchedWorld) -> Meeting:
     """Open the world and find out whether these ranks can form it.
 
     Raises:
-        BringUpError: they run different versions, read different configs, or sit wrongly.
+        AgreedError: they run different versions, read different configs, or sit wrongly.
     """
     world = open_world(launch)
     exchange = world.open_exchange(launch.rank, _BRING_UP_SECONDS, _never)
@@ -89,6 +84,7 @@ def meet(config: Config, launch: LaunchedWorld) -> Meeting:
         pool=pool.name,
         device_kind=pool.device,
         host=socket.gethostname(),
+        host_identity=host_identity(),
         process_id=os.getpid(),
         local_rank=launch.local_rank,
         version=version("moe-serve"),
@@ -96,30 +92,10 @@ def meet(config: Config, launch: LaunchedWorld) -> Meeting:
     )
     fault = disagreement(membership(0, exchange.allgather_bytes(encode_member(member))))
     if fault is not None:
-        raise BringUpError(fault)
+        raise AgreedError(fault)
     return Meeting(launch, world, exchange)
 
 
 def config_digest(config: Config) -> str:
-    """Equal for configs that say the same."""
-    return hashlib.sha256(repr(config).encode()).hexdigest()[:12]
-
-
-def together(exchange: Exchange, action: Callable[[], Result]) -> Result:
-    """Run `action` on every rank; where it fails on any, all raise the lowest failing rank's error.
-
-    Raises:
-        BringUpError: the error in the words of the lowest rank that had one.
-    """
-    result, error = None, ""
-    try:
-        result = action()
-    except (MoeServeError, OSError, ValueError, MemoryError) as failure:
-        logger.debug("this rank cannot go on", exc_info=True)
-        error = f"{failure}" or type(failure).__name__
-    errors = [text.decode() for text in exchange.allgather_bytes(error.encode())]
-    failed = [rank for rank, text in enumerate(errors) if text]
-    if failed:
-        where = f"rank {failed[0]}: " if exchange.size > 1 else ""
-        raise BringUpError(where + errors[failed[0]])
-    return cast(Result, result)
+    """Equal for configs that say the same, wherever their files lie."""
+    return hashlib.sha256(repr(replace(config, source=None)).encode()).hexdigest()[:12]

@@ -17,12 +17,13 @@ from moe_kernels.table import select_ops
 from moe_placement.memory import RankMemory
 from moe_placement.plan import Plan
 
-from moe_serve.bring_up import Meeting, together
+from moe_serve.bring_up import Meeting
 from moe_serve.config.resolve import resolve
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
 from moe_serve.control.client import ServedModel
 from moe_serve.control.deployment import Deployment, plan_deployment
 from moe_serve.control.model_json import read_model_json, require_weights
+from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.demo import demo_checkpoint
 from moe_serve.models.model import Model

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import socket
 import sys
 import time
 import traceback
@@ -11,17 +12,25 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from moe_serve.config.load import load_config
+from moe_serve.config.tree import Config
+from moe_serve.control.drain import DrainSignals
+from moe_serve.control.front_end import listen
 from moe_serve.control.model_json import require_weights
+from moe_serve.control.together import together
 from moe_serve.control.world import (
     LaunchedWorld,
     check_world_size,
     die_with_parent,
     launched_world,
+    roll_call,
 )
-from moe_serve.errors import ConfigError, EngineDeadError, MoeServeError
+from moe_serve.errors import AgreedError, ConfigError, EngineDeadError, MoeServeError
+from moe_serve.huge_pages import ask_for_huge_pages
 
 _USER_ERROR = 2
 _INTERRUPTED = 130
+# mpirun ends the ranks that leave the word to rank 0 long before.
+_SILENT_SECONDS = 5.0
 
 
 def main() -> NoReturn:
@@ -42,6 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         return _INTERRUPTED
     except Exception:
         traceback.print_exc()
+        _let_others_connect(world)
         return 1
 
 
@@ -49,24 +59,44 @@ def _run(arguments: Sequence[str], world: LaunchedWorld) -> int:
     options = _parser().parse_args(arguments)
     if options.json and not options.check:
         raise ConfigError("--json: prints what --check finds; give both")
-    config = load_config(options.config, options.set)
     if world.is_launched:
         die_with_parent()
-    if world.is_launched or not options.check:
-        check_world_size(config, world)
-    # Torch is loaded by what follows, if at all: nothing above may take seconds to say no.
-    if options.check:
-        from moe_serve.check import check
+    return _check(options, world) if options.check else _serve(options, world)
 
-        return check(config, world, as_json=options.json)
-    require_weights(config)
+
+def _check(options: argparse.Namespace, world: LaunchedWorld) -> int:
+    config = load_config(options.config, options.set)
+    if world.is_launched:
+        check_world_size(config, world)
+    from moe_serve.check import check
+
+    return check(config, world, as_json=options.json)
+
+
+def _serve(options: argparse.Namespace, world: LaunchedWorld) -> int:
+    drain_signals = DrainSignals()
+    config, listener = together(roll_call(world), lambda: _prepare(options, world))
     logging.basicConfig(
         level=logging.INFO if world.rank == 0 else logging.WARNING,
         format=f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s",
     )
+    ask_for_huge_pages()
+    # Torch is loaded here: nothing above may take seconds to say no.
     from moe_serve.serve import serve
 
-    return serve(config, world)
+    return serve(config, world, listener, drain_signals)
+
+
+def _prepare(
+    options: argparse.Namespace, world: LaunchedWorld
+) -> tuple[Config, socket.socket | None]:
+    """The config, and on rank 0 the HTTP socket."""
+    config = load_config(options.config, options.set)
+    check_world_size(config, world)
+    require_weights(config)
+    if world.rank > 0:
+        return config, None
+    return config, listen(config.server.host, config.server.port)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,10 +126,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _tell(error: MoeServeError, world: LaunchedWorld) -> None:
     """One line from the lowest failing rank: its exit makes mpirun end the ranks that wait."""
+    if isinstance(error, AgreedError) and world.rank > 0:
+        time.sleep(_SILENT_SECONDS)
+        return
     if world.rank > 0:
-        time.sleep(min(1.0 + 0.5 * (world.rank - 1), 5.0))
+        time.sleep(min(1.5 + 0.5 * (world.rank - 1), 5.0))
     message = " ".join(str(error).split())
     print(f"moe_serve: error: {message}", file=sys.stderr, flush=True)
+    if not isinstance(error, AgreedError):
+        _let_others_connect(world)
+
+
+def _let_others_connect(world: LaunchedWorld) -> None:
+    """An mpirun that ends its job while a rank is just connecting to it crashes or hangs (seen
+    with Open MPI 5.0.11), and ranks that start together come there together."""
+    if world.size > 1:
+        time.sleep(0.5)
 
 
 def _leave(code: int) -> NoReturn:

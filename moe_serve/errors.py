@@ -6,6 +6,7 @@ MoeServeError
 |-- UnsupportedError     a model or feature that does not exist     exit 2
 |-- PlacementError       what does not fit                          exit 2
 |-- BringUpError         ranks that cannot form one world           exit 2
+|   `-- AgreedError      the same on every rank                     exit 2
 |-- RequestError         a request that cannot be served            HTTP 4xx
 |   `-- OverloadedError  no room in the queue                       HTTP 429
 `-- EngineDeadError      a rank is gone                             HTTP 503
@@ -34,6 +35,10 @@ class PlacementError(MoeServeError):
 
 class BringUpError(MoeServeError):
     """The ranks that were started cannot form the world that the config describes."""
+
+
+class AgreedError(BringUpError):
+    """Why the ranks cannot go on, raised by all of them in the same words."""
 
 
 class RequestError(MoeServeError):

@@ -1,7 +1,8 @@
 """`python -m moe_serve.launch -n 2 --config FILE`: mpirun with the right flags, ended by Ctrl-C.
 
 mpirun answers Ctrl-C by killing its ranks. Here it runs in a session of its own, so that Ctrl-C
-reaches the launcher alone, which asks the ranks to drain; a second Ctrl-C ends them at once.
+reaches the launcher alone, which asks the ranks to drain; a second Ctrl-C ends them at once, and
+so does the first one before they serve.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import model_name
@@ -58,7 +59,7 @@ def curl_line(url: str, config: Config) -> str:
 def launch(command: list[str], config: Config) -> int:
     """Run an mpirun command to its end; its exit code.
 
-    SIGINT or SIGTERM once drains, twice ends at once.
+    SIGINT or SIGTERM once drains what serves, twice ends it at once.
     """
     process = subprocess.Popen(
         command,
@@ -68,10 +69,14 @@ def launch(command: list[str], config: Config) -> int:
         env=mpirun_environment(),
         preexec_fn=_end_with_launcher(os.getpid()),
     )
-    handler = _drain_then_end(process)
+    interrupts = _Interrupts(process)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
-    _pass_output_through(process, config)
+        signal.signal(number, interrupts.take)
+    for line in _pass_through(process):
+        if line.startswith(_READY):
+            interrupts.drain_first()
+            url = line.removeprefix(_READY).decode().strip()
+            print(f"try: {curl_line(url, config)}", flush=True)
     code = process.wait()
     return code if code >= 0 else 128 - code
 
@@ -87,26 +92,31 @@ def _end_with_launcher(launcher: int) -> Callable[[], None]:
     return prepare
 
 
-def _drain_then_end(process: subprocess.Popen[bytes]) -> Callable[[int, object], None]:
-    answers = iter((signal.SIGUSR1, signal.SIGTERM))
+class _Interrupts:
+    """Answers one signal after the other, each time in a harsher way."""
 
-    def handler(number: int, frame: object) -> None:
-        answer = next(answers, signal.SIGKILL)
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._answers = [signal.SIGKILL, signal.SIGTERM]
+
+    def drain_first(self) -> None:
+        """There is something to drain."""
+        self._answers.append(signal.SIGUSR1)
+
+    def take(self, _number: int, _frame: object) -> None:
+        answer = self._answers.pop() if len(self._answers) > 1 else self._answers[0]
         if answer is signal.SIGUSR1:
             print("\ndraining; once more to end at once", file=sys.stderr, flush=True)
-        process.send_signal(answer)
-
-    return handler
+        self._process.send_signal(answer)
 
 
-def _pass_output_through(process: subprocess.Popen[bytes], config: Config) -> None:
+def _pass_through(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Writes what the process prints; yields its lines."""
     assert process.stdout is not None
     for line in process.stdout:
         sys.stdout.buffer.write(line)
-        if line.startswith(_READY):
-            url = line.removeprefix(_READY).decode().strip()
-            sys.stdout.buffer.write(f"try: {curl_line(url, config)}\n".encode())
         sys.stdout.buffer.flush()
+        yield line
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 from moe_comm.transport.exchange import PeerLostError
 
-from moe_serve.bring_up import Meeting, meet, together
+from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import Rank, build_rank
 from moe_serve.config.tree import Config
 from moe_serve.control.addresses import bind_address, reachable_addresses
-from moe_serve.control.front_end import FrontEnd, FrontEndStart, listen
+from moe_serve.control.drain import DrainSignals
+from moe_serve.control.front_end import FrontEnd, FrontEndStart
 from moe_serve.control.link import RankLink
+from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.errors import EngineDeadError
 from moe_serve.step.worker import Worker
@@ -20,19 +22,24 @@ from moe_serve.step.worker import Worker
 _SECRET_BYTES = 32
 
 
-def serve(config: Config, launch: LaunchedWorld) -> int:
+def serve(
+    config: Config,
+    launch: LaunchedWorld,
+    listener: socket.socket | None,
+    drain_signals: DrainSignals,
+) -> int:
     """Serve until drained; the exit code.
+
+    Args:
+        listener: the HTTP socket on rank 0, None on the others.
 
     Raises:
         MoeServeError: why the ranks cannot form a server, or cannot go on as one.
     """
-    # mpirun forwards SIGUSR1 to every rank; rank 0 alone acts on it.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    listener = listen(config.server.host, config.server.port) if launch.rank == 0 else None
     try:
         meeting = meet(config, launch)
         front_end = FrontEnd(listener) if listener is not None else None
-        _serve(config, meeting, listener, front_end)
+        _serve(config, meeting, listener, front_end, drain_signals)
         meeting.close()
     except PeerLostError as error:
         raise EngineDeadError(str(error)) from error
@@ -44,6 +51,7 @@ def _serve(
     meeting: Meeting,
     listener: socket.socket | None,
     front_end: FrontEnd | None,
+    drain_signals: DrainSignals,
 ) -> None:
     launch, exchange = meeting.launch, meeting.exchange
     rank = build_rank(config, meeting)
@@ -54,7 +62,9 @@ def _serve(
     if front_end is not None and listener is not None:
         front_end.start(_message(rank, listener, secret, addresses))
         listener.close()
-        _drain_on_signals(front_end, launch)
+        # Under mpirun SIGTERM and SIGINT are mpirun's to act on.
+        also = () if launch.is_launched else (signal.SIGTERM, signal.SIGINT)
+        drain_signals.act(front_end.drain, also)
         watch = front_end.watch
     Worker(launch.rank, rank.engine, rank.exchange, link, watch).run()
     link.close()
@@ -78,12 +88,3 @@ def _message(
         max_live=config.scheduler.max_sequences + config.scheduler.max_waiting,
         api_keys=config.server.api_keys,
     )
-
-
-def _drain_on_signals(front_end: FrontEnd, launch: LaunchedWorld) -> None:
-    """SIGUSR1 drains; under mpirun SIGTERM and SIGINT are mpirun's to act on."""
-    signals = [signal.SIGUSR1]
-    if not launch.is_launched:
-        signals += [signal.SIGTERM, signal.SIGINT]
-    for number in signals:
-        signal.signal(number, lambda *_: front_end.drain())

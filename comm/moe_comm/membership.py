@@ -16,6 +16,7 @@ class Member:
         pool: the config entry that it belongs to.
         device_kind: cpu, cuda, npu.
         host: the host's name.
+        host_identity: tells hosts of one name apart.
         process_id: on that host.
         local_rank: its number among the ranks of its host.
         version: of the program it runs.
@@ -31,6 +32,7 @@ class Member:
     local_rank: int
     version: str
     digest: str
+    host_identity: str = ""
     control_address: str = ""
 
 
@@ -98,9 +100,10 @@ def _number_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
 
 
 def _seat_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
-    seats: dict[tuple[str, int], int] = {}
+    seats: dict[tuple[str, str, int], int] = {}
     for member in members:
-        first = seats.setdefault((member.host, member.local_rank), member.plan_rank)
+        seat = (member.host, member.host_identity, member.local_rank)
+        first = seats.setdefault(seat, member.plan_rank)
         if first != member.plan_rank:
             yield (
                 member.plan_rank,

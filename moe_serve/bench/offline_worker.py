@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from moe_serve.bench.load import Load, Rates, measure
+from moe_serve.huge_pages import ask_for_huge_pages
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
 
 
 def _engine(options: argparse.Namespace, load: Load) -> Any:
+    ask_for_huge_pages()
     from moe_serve.config.tree import CacheConfig, Config, ModelConfig, PoolConfig
     from moe_serve.llm import LLM
     from moe_serve.types import SamplingParams

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -59,25 +60,38 @@ class FrontEnd:
         os.close(complain)
 
     def start(self, message: FrontEndStart) -> None:
-        self._tell(msgspec.json.encode(message))
+        """
+        Raises:
+            BringUpError, EngineDeadError: it has ended already; see `watch`.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._process.wait()
+            self.watch()
 
     def drain(self) -> None:
-        """Ask it to finish what is live, stop the ranks, and exit."""
-        self._tell(DRAIN)
+        """Ask it to finish what is live, stop the ranks, and exit; a signal handler may do so."""
+        assert self._process.stdin is not None
+        # Past the buffer, which a signal may find in use. If it is gone, `watch` will say so.
+        with suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), DRAIN + b"\n")
 
     def watch(self) -> None:
-        """Raise if it has died.
+        """Raise if it has died; one that has told the ranks to stop has not.
 
         Raises:
             BringUpError: it said why.
             EngineDeadError: it did not.
         """
-        code = self._process.poll()
-        if code is not None:
+        if code := self._process.poll():
             complaint = os.read(self._complaints, 1 << 16).decode()
             if complaint:
                 raise BringUpError(complaint)
-            raise EngineDeadError(f"the front end ended with exit code {code}")
+            how = f"with exit code {code}" if code > 0 else f"by signal {-code}"
+            raise EngineDeadError(f"the front end was ended {how}; its requests are lost")
 
     def finish(self, seconds: float = 10.0) -> None:
         """Wait for its end after the ranks agreed to stop."""
@@ -86,15 +100,6 @@ class FrontEnd:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def _tell(self, line: bytes) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            self._process.wait()
-            self.watch()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""What this host has for its ranks: memory and cores, as far as containers leave them.
+"""Which host this is, and what it has for its ranks: memory and cores, as containers leave them.
 
 Without torch, so that a laptop can check a config.
 """
@@ -10,6 +10,19 @@ from pathlib import Path
 from moe_devices.cgroup import ControlGroup
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NETWORK = Path("/proc/self/ns/net")
+
+
+def host_identity() -> str:
+    """Differs between hosts, though cloned machines and containers may have one name.
+
+    A container with a network of its own counts as a host: it has its own devices too.
+    """
+    try:
+        return f"{_BOOT.read_text().strip()} {_NETWORK.readlink()}"
+    except OSError:
+        return ""
 
 
 def host_memory() -> int:

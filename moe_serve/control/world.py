@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from moe_comm.launch import Launch, read_launch
+from moe_comm.transport.roll_call import LauncherError, RollCall
 
 from moe_serve.config.tree import Config
 from moe_serve.errors import BringUpError, ConfigError
@@ -43,6 +44,18 @@ def launched_world() -> LaunchedWorld:
     return LaunchedWorld(
         found.rank, found.size, found.local_rank, found.local_size, is_launched=is_launched
     )
+
+
+def roll_call(world: LaunchedWorld) -> RollCall:
+    """Where ranks hear of each other before torch is loaded; returns when all have come.
+
+    Raises:
+        BringUpError: this Python's MPI was not started by the mpirun that started the ranks.
+    """
+    try:
+        return RollCall(world)
+    except LauncherError as error:
+        raise BringUpError(str(error)) from error
 
 
 def check_world_size(config: Config, world: LaunchedWorld) -> None:

@@ -35,6 +35,15 @@ def test_members_that_agree() -> None:
     assert disagreement(Membership(0, (member(0),))) is None
 
 
+def test_hosts_of_one_name_are_told_apart() -> None:
+    names = {"host": "localhost", "local_rank": 0}
+    hosts = {f"rank_{rank}": names | {"host_identity": f"{rank}"} for rank in range(4)}
+    assert disagreement(world(**hosts)) is None
+    sentence = disagreement(world(**hosts | {"rank_2": names | {"host_identity": "1"}}))
+    assert sentence is not None
+    assert sentence.startswith("plan rank 2 has local rank 0 on host localhost, as plan rank 1")
+
+
 def test_members_travel_and_are_ordered_by_plan_rank() -> None:
     encoded = [encode_member(member(plan_rank)) for plan_rank in (2, 0, 3, 1)]
     assert membership(7, encoded) == Membership(7, world().members)

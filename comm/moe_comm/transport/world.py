@@ -9,6 +9,7 @@ from moe_comm.launch import Launch
 from moe_comm.transport.exchange import Exchange, WaitLoop
 from moe_comm.transport.local import LocalExchange
 from moe_comm.transport.mpi import MpiExchange
+from moe_comm.transport.roll_call import start_mpi
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -70,17 +71,5 @@ class World:
 
 
 def open_world(launch: Launch) -> World:
-    """Initialise MPI, unless this process is alone; returns when all ranks have done so.
-
-    Afterwards any one thread may call MPI, not necessarily the main one.
-    """
-    if launch.size == 1:
-        return World(launch, None)
-    import mpi4py
-
-    mpi4py.rc.initialize = False
-    mpi4py.rc.finalize = False
-    from mpi4py import MPI
-
-    MPI.Init_thread(MPI.THREAD_SERIALIZED)
-    return World(launch, MPI.COMM_WORLD)
+    """Initialise MPI, unless it is or this process is alone; waits for all ranks to do so."""
+    return World(launch, start_mpi() if launch.size > 1 else None)

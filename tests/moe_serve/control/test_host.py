@@ -1,6 +1,9 @@
 """Memory and cores without torch are those that the devices report with it."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,16 @@ def test_a_driver_that_answers_nonsense_shows_no_gpu(
     assert gpu_memory() is None
     driver.write_text("#!/bin/sh\nexit 9\n")
     assert gpu_memory() is None
+
+
+def test_a_network_of_its_own_makes_a_host() -> None:
+    apart = ["unshare", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:
+        pytest.skip("no right to unshare the network")
+    asked = "from moe_serve.control.host import host_identity; print(host_identity())"
+    here, again, there = (
+        subprocess.run([*prefix, sys.executable, "-c", asked], capture_output=True, check=True)
+        for prefix in ([], [], apart)
+    )
+    assert here.stdout == again.stdout != b"\n"
+    assert there.stdout not in (b"\n", here.stdout)

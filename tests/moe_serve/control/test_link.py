@@ -62,9 +62,7 @@ def ranks() -> Iterator[list[EchoRank]]:
 
 
 def request(name: str, *prompt: int, endless: bool = False) -> Request:
-    return Request(
-        request_id=name, prompt_ids=prompt, sampling=SamplingParams(ignore_eos=endless)
-    )
+    return Request(request_id=name, prompt_ids=prompt, sampling=SamplingParams(ignore_eos=endless))
 
 
 def connect(ranks: list[EchoRank], max_live: int = 8) -> RemoteEngine:

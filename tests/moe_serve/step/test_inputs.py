@@ -48,8 +48,10 @@ def test_every_token_is_placed_and_in_one_group(batch: Batch) -> None:
             positions = group.position_SQ[sequence][group.position_SQ[sequence] >= 0].tolist()
             chunk = tokens[rows[0]][0]
             assert positions == [tokens[row][1] for row in rows]
-            assert group.length_S[sequence] == chunk.start + len(chunk.token_ids) == len(rows) + (
-                positions[0]
+            assert (
+                group.length_S[sequence]
+                == chunk.start + len(chunk.token_ids)
+                == len(rows) + (positions[0])
             )
             used = -(-int(group.length_S[sequence]) // PAGE_SIZE)
             assert tuple(group.pages_SP[sequence][:used].tolist()) == chunk.page_ids[:used]

@@ -1,0 +1,99 @@
+"""Faults planted in the dispatch of one layer, to show that the exactness tests see them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from moe_comm.dispatcher import Dispatcher, ExpertRows, Handle, PendingCombine, PendingDispatch
+from moe_comm.home import HomeTokens
+from moe_comm.routing import RoutingTable
+from moe_placement.plan import LayerPlan
+
+from moe_serve.llm import LLM
+
+
+def plant(llm: LLM, kind: str, layer: int, rank: int | None = None, times: int = 10**9) -> None:
+    """
+    Args:
+        kind: lost_row, missing_term, wrong_table, or even_weights (which is no fault).
+        rank: where; None is everywhere.
+        times: lose so many rows or terms, then work well.
+    """
+    if rank not in (None, llm._meeting.launch.rank):
+        return
+    runner: Any = llm._rank.engine._runner
+    timed = runner._dispatcher
+    if kind in TABLES:
+        plan = llm._rank.deployment.plan
+        placed = TABLES[kind](plan.layers[layer])
+        table = RoutingTable(layer, placed.slots, placed.weights, plan.num_experts)
+        timed._inner._tables = {**timed._inner._tables, layer: table}
+    else:
+        runner._dispatcher = LossyDispatcher(timed, kind, layer, times)
+
+
+def turned(placed: LayerPlan) -> LayerPlan:
+    """Each rank's experts one slot further than they are: rows go to their neighbours."""
+    return replace(
+        placed,
+        slots=tuple(slots[1:] + slots[:1] for slots in placed.slots),
+        weights=tuple(weights[1:] + weights[:1] for weights in placed.weights),
+    )
+
+
+def even(placed: LayerPlan) -> LayerPlan:
+    """Every replica with the same weight."""
+    everywhere = [expert for slots in placed.slots for expert in slots]
+
+    def shares(slots: Sequence[int]) -> tuple[float, ...]:
+        return tuple(1 / everywhere.count(expert) for expert in slots)
+
+    return replace(placed, weights=tuple(map(shares, placed.slots)))
+
+
+TABLES = {"wrong_table": turned, "even_weights": even}
+
+
+class LossyDispatcher:
+    """Loses a received row on its way in, or a term of a token of this rank, in one layer."""
+
+    def __init__(self, inner: Dispatcher, kind: str, layer: int, times: int) -> None:
+        assert kind in ("lost_row", "missing_term"), kind
+        self.inner = inner
+        self.kind = kind
+        self.faulty_layer = layer
+        self.times = times
+        self.layer = -1
+
+    @property
+    def bytes_sent(self) -> int:
+        return self.inner.bytes_sent
+
+    def start(self, layer: int, *tensors: torch.Tensor) -> "LossyDispatch":
+        self.layer = layer
+        return LossyDispatch(self, self.inner.start(layer, *tensors))
+
+    def start_combine(self, y_RD: torch.Tensor, handle: Any) -> PendingCombine:
+        tokens = handle if isinstance(handle, HomeTokens) else handle.tokens
+        if tokens.weights_KT1.shape[1] and self.strikes("missing_term"):
+            tokens.weights_KT1[-1, 0] = 0
+        return self.inner.start_combine(y_RD, handle)
+
+    def strikes(self, kind: str) -> bool:
+        if self.kind != kind or self.layer != self.faulty_layer or not self.times:
+            return False
+        self.times -= 1
+        return True
+
+
+class LossyDispatch:
+    def __init__(self, owner: LossyDispatcher, inner: PendingDispatch) -> None:
+        self.owner = owner
+        self.inner = inner
+
+    def finish(self) -> tuple[ExpertRows, Handle]:
+        rows, handle = self.inner.finish()
+        if rows.rows_RD.shape[0] and self.owner.strikes("lost_row"):
+            rows.rows_RD[0] = 0
+        return rows, handle

@@ -1,34 +1,32 @@
 PYTHON ?= python3
 VENV ?= .venv
-# A closed network names its own package index here: make INDEX=https://mirror/simple serve
+# A closed network names its own package index here: make serve INDEX=https://mirror/simple
 INDEX ?=
 CONFIG ?= configs/demo.yaml
-RANKS ?= 2
-PIP_INDEX = $(if $(INDEX),--index-url $(INDEX),)
+RUN = $(VENV)/bin/python -m
+INSTALL = $(RUN) pip install --quiet --disable-pip-version-check $(if $(INDEX),--index-url $(INDEX))
 
-.PHONY: serve test test-all check install clean
+.PHONY: serve test test-all check clean
 
-install: $(VENV)/installed
+serve: $(VENV)/serve.installed
+	@$(RUN) moe_serve.launch --config $(CONFIG)
 
-$(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PIP_INDEX) "torch>=2.11,<2.14" --editable ".[test]"
-	touch $@
+test: $(VENV)/test.installed
+	$(RUN) pytest -m "not slow and not gpu and not npu"
 
-serve: install
-	@$(VENV)/bin/python -m moe_serve.launch -n $(RANKS) --config $(CONFIG)
+test-all: $(VENV)/test.installed
+	$(RUN) pytest -m "not gpu and not npu"
 
-test: install
-	$(VENV)/bin/python -m pytest -m "not slow and not gpu and not npu"
-
-test-all: install
-	$(VENV)/bin/python -m pytest -m "not gpu and not npu"
-
-check: install
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
+check: $(VENV)/test.installed
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
 	$(MAKE) test
 
 clean:
 	rm -rf $(VENV)
+
+$(VENV)/%.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable ".[$*]"
+	touch $@

@@ -123,7 +123,9 @@ def _load(
     engine = Engine(
         plan_rank=rank,
         scheduler=_scheduler(config, memory.num_pages),
-        runner=Runner(model, caches, dispatcher, ops, config.cache.page_size, device.torch_device),
+        runner=Runner(
+            model, caches, dispatcher, ops, config.cache.page_size, device.torch_device, timer
+        ),
         sampler=Sampler(model.vocab_size, device.torch_device),
         dispatcher=dispatcher,
         timer=timer,

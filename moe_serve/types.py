@@ -135,7 +135,8 @@ class RankStats:
         expert_tokens: (token, expert) rows this rank computed.
         expert_imbalance: max / mean over ranks of rows computed in the last steps; 1 is even.
         dispatch_bytes: bytes sent to other ranks by dispatch and combine.
-        step_seconds: total seconds by part, e.g. schedule, attention, dispatch, experts, sample.
+        step_seconds: total seconds by part: schedule, inputs, dense (all of the model but what
+            follows), dispatch, experts, sample.
     """
 
     plan_rank: int

@@ -12,7 +12,8 @@ class Load:
     """B prompts of random tokens, greedy.
 
     Attributes:
-        repeats: runs of each measurement; the fastest counts.
+        repeats: runs of each measurement; the fastest counts. What follows the first token is
+            decoding: the time of a run to the end less that of a run to the first token.
     """
 
     batch_sizes: tuple[int, ...]
@@ -38,36 +39,30 @@ class Rates:
     decode: float
 
 
-def measure(load: Load, generate: Callable[[Sequence[list[int]], int], None]) -> list[Rates]:
-    """
-    Args:
-        generate: (prompts, new tokens) runs to the end, no matter which tokens come.
-    """
-    generate(load.prompts(load.batch_sizes[0], load.repeats), 2)
+# (prompts, new tokens) runs to the end, no matter which tokens come.
+Generate = Callable[[Sequence[list[int]], int], None]
+
+
+def measure(load: Load, generate: Generate) -> list[Rates]:
+    """The rates of each batch size, after a short run to warm up."""
+    generate(load.prompts(load.batch_sizes[0], 2 * load.repeats), 2)
     return [_measure_one(load, generate, batch_size) for batch_size in load.batch_sizes]
 
 
-def _measure_one(
-    load: Load, generate: Callable[[Sequence[list[int]], int], None], batch_size: int
-) -> Rates:
-    prefill, decode = [], []
+def _measure_one(load: Load, generate: Generate, batch_size: int) -> Rates:
+    first, whole = [], []
     for repeat in range(load.repeats):
-        prompts = load.prompts(batch_size, repeat)
-        first = _seconds(generate, prompts, 1)
-        others = load.prompts(batch_size, repeat + load.repeats + 1)
-        whole = _seconds(generate, others, 1 + load.num_new_tokens)
-        prefill.append(first)
-        decode.append(max(whole - first, 1e-9))
+        first.append(_seconds(generate, load.prompts(batch_size, 2 * repeat), 1))
+        prompts = load.prompts(batch_size, 2 * repeat + 1)
+        whole.append(_seconds(generate, prompts, 1 + load.num_new_tokens))
     return Rates(
         batch_size,
-        batch_size * load.num_prompt_tokens / min(prefill),
-        batch_size * load.num_new_tokens / min(decode),
+        batch_size * load.num_prompt_tokens / min(first),
+        batch_size * load.num_new_tokens / (min(whole) - min(first)),
     )
 
 
-def _seconds(
-    generate: Callable[[Sequence[list[int]], int], None], prompts: Sequence[list[int]], new: int
-) -> float:
+def _seconds(generate: Generate, prompts: Sequence[list[int]], num_new_tokens: int) -> float:
     started = time.perf_counter()
-    generate(prompts, new)
+    generate(prompts, num_new_tokens)
     return time.perf_counter() - started

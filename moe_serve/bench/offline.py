@@ -81,6 +81,9 @@ def _faster(old: Any, new: Any) -> Any:
     for kept, other in zip(old["rates"], new["rates"], strict=True):
         for figure in ("prefill", "decode"):
             kept[figure] = max(kept[figure], other[figure])
+    if "outside_model" in old:
+        pairs = zip(old["outside_model"], new["outside_model"], strict=True)
+        old["outside_model"] = [min(pair) for pair in pairs]
     return old
 
 
@@ -112,26 +115,32 @@ def _rows(results: dict[str, Any], byte_ratios: dict[int, float]) -> list[dict[s
                 if phase == "decode":
                     row["byte_ratio"] = byte_ratios[rates["batch_size"]]
                     row["share_of_byte_ratio"] = row["two_ranks_ratio"] / row["byte_ratio"]
+            if phase == "decode":
+                row["outside_model"] = results[_ENGINE]["outside_model"][index]
             rows.append(row)
     return rows
 
 
 def _print(model: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    table = Table(title=f"{Path(model).name}, tokens per second")
-    columns = ["phase", "batch_size", *names, "ratio_to_transformers", "two_ranks_ratio"]
-    columns += ["byte_ratio", "share_of_byte_ratio"]
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+    table = Table(title=f"{Path(model).name}, tokens per second of the whole batch")
+    headings = {
+        "phase": "phase",
+        "batch_size": "B",
+        **{name: name for name in names},
+        "ratio_to_transformers": "1 rank\n/ transf.",
+        "two_ranks_ratio": "2 ranks\n/ 1 rank",
+        "byte_ratio": "bytes\nallow",
+        "share_of_byte_ratio": "share\nof that",
+        "outside_model": "outside\nmodel",
+    }
+    for heading in headings.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        cells = [row.get(column, "") for column in columns]
-        table.add_row(
-            *(
-                f"{cell:.1f}"
-                if isinstance(cell, float) and cell > 10
-                else f"{cell:.2f}"
-                if isinstance(cell, float)
-                else str(cell)
-                for cell in cells
-            )
-        )
-    Console().print(table)
+        table.add_row(*(_cell(row.get(key, "")) for key in headings))
+    Console(width=110).print(table)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1f}" if value > 10 else f"{value:.3f}"

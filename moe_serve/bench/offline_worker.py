@@ -2,12 +2,18 @@
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moe_serve.bench.load import Load, Rates, measure
+from moe_serve.bench.load import Generate, Load, Rates, measure
 from moe_serve.huge_pages import ask_for_huge_pages
+
+if TYPE_CHECKING:
+    from moe_serve.llm import LLM
+
+_MODEL_PARTS = ("dense", "dispatch", "experts")
 
 
 def main() -> None:
@@ -45,8 +51,27 @@ def _engine(options: argparse.Namespace, load: Load) -> Any:
             llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True))
 
         rates = measure(load, generate)
-        stats = llm.stats()
-        return _result(rates, seconds=stats.step_seconds, steps=stats.num_steps)
+        return _result(
+            rates, outside_model=[_outside(llm, load, generate, b) for b in load.batch_sizes]
+        )
+
+
+def _outside(llm: "LLM", load: Load, generate: Generate, batch_size: int) -> float:
+    """Share of the seconds of decoding that are not the model's own: what schedules, batches,
+    samples and waits; the prompts' step is left out."""
+    prompts = load.prompts(batch_size, 2 * load.repeats + 1)
+    generate(prompts, 1)
+    before, started = llm.stats().step_seconds, time.perf_counter()
+    generate(prompts, 1)
+    between, middle = llm.stats().step_seconds, time.perf_counter()
+    generate(prompts, 1 + load.num_new_tokens)
+    after, ended = llm.stats().step_seconds, time.perf_counter()
+
+    def model(newer: dict[str, float], older: dict[str, float]) -> float:
+        return sum(newer[part] - older[part] for part in _MODEL_PARTS)
+
+    decode = (ended - middle) - (middle - started)
+    return 1 - (model(after, between) - model(between, before)) / decode
 
 
 def _transformers(options: argparse.Namespace, load: Load) -> Any:

@@ -53,7 +53,6 @@ class Engine:
         batch = self._scheduler.schedule()
         self._timer.lap("schedule")
         logits_SV = self._runner.run(batch)
-        self._timer.lap("dense")
         request_ids = [chunk.request_id for chunk in batch.chunks if chunk.samples]
         output = self._sampler.sample(request_ids, logits_SV)
         self._timer.lap("sample")

@@ -7,6 +7,7 @@ from moe_kernels.ops import Ops
 from moe_serve.layers.context import ForwardContext, LayerCache
 from moe_serve.models.model import Model
 from moe_serve.step.inputs import build_inputs
+from moe_serve.step.timing import Timer
 from moe_serve.types import Batch
 
 
@@ -21,6 +22,7 @@ class Runner:
         ops: Ops,
         page_size: int,
         device: torch.device,
+        timer: Timer,
     ) -> None:
         self._model = model
         self._caches = caches
@@ -28,11 +30,13 @@ class Runner:
         self._ops = ops
         self._page_size = page_size
         self._device = device
+        self._timer = timer
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> torch.Tensor:
         """Logits (float32) of each sampling chunk's last token, in the batch's order."""
         inputs = build_inputs(batch, self._page_size, self._device)
+        self._timer.lap("inputs")
         context = ForwardContext(
             token_ids_T=inputs.token_ids_T,
             position_T=inputs.position_T,
@@ -43,4 +47,6 @@ class Runner:
             dispatcher=self._dispatcher,
             ops=self._ops,
         )
-        return self._model(context)
+        logits_SV = self._model(context)
+        self._timer.lap("dense")
+        return logits_SV

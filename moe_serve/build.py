@@ -21,7 +21,8 @@ from moe_serve.bring_up import Meeting
 from moe_serve.config.resolve import resolve
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
 from moe_serve.control.client import ServedModel
-from moe_serve.control.deployment import Deployment, plan_deployment
+from moe_serve.control.deployment import Deployment, plan_deployment, require_one_plan
+from moe_serve.control.host import memory_share
 from moe_serve.control.model_json import read_model_json, require_weights
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
@@ -64,11 +65,13 @@ def build_rank(config: Config, meeting: Meeting) -> Rank:
     launch, exchange = meeting.launch, meeting.exchange
     pool = config.pool_of(launch.rank)
     device = together(exchange, lambda: _open(config, pool, launch))
-    config, model_json = together(exchange, lambda: _with_model(config))
-    memory = exchange.allgather_bytes(b"%d" % (pool.memory or _share_of_memory(device, launch)))
+    config, model_json = together(exchange, lambda: _with_model(config, device.collective))
+    share = memory_share(device.memory().total, device.kind, launch.local_size)
+    memory = exchange.allgather_bytes(b"%d" % (pool.memory or share))
     deployment = together(
         exchange, lambda: plan_deployment(config, model_json, [int(share) for share in memory])
     )
+    require_one_plan(exchange, deployment.plan)
     collective = config.pool_of(launch.rank).collective
     together(exchange, deployment.require_fit)
     data = together(exchange, lambda: meeting.open_data_exchange(collective, device.torch_device))
@@ -83,19 +86,14 @@ def _open(config: Config, pool: PoolConfig, launch: LaunchedWorld) -> Device:
     return device
 
 
-def _with_model(config: Config) -> tuple[Config, Mapping[str, Any]]:
+def _with_model(config: Config, native_collective: str) -> tuple[Config, Mapping[str, Any]]:
     require_weights(config)
     (model,) = config.models
     if model.path == "demo":
         model = replace(model, name=model.name or "demo", path=str(demo_checkpoint()))
     model_json = read_model_json(model)
     config = replace(config, models=(model,))
-    return resolve(config, model_json, torch.get_num_threads()), model_json
-
-
-def _share_of_memory(device: Device, launch: LaunchedWorld) -> int:
-    total = device.memory().total
-    return total // launch.local_size if device.kind == "cpu" else total
+    return resolve(config, model_json, torch.get_num_threads(), native_collective), model_json
 
 
 def _load(
@@ -130,6 +128,7 @@ def _load(
         dispatcher=dispatcher,
         timer=timer,
         num_pages=memory.num_pages,
+        vocab_size=model.vocab_size,
     )
     served = _served(model_config, memory, checkpoint, model)
     return Rank(config, deployment, served, engine, exchange)
@@ -141,7 +140,7 @@ def _scheduler(config: Config, num_pages: int) -> Scheduler:
         page_size=config.cache.page_size,
         max_tokens_per_step=config.scheduler.max_tokens_per_step,
         max_sequences=config.scheduler.max_sequences,
-        max_waiting=config.scheduler.max_waiting,
+        max_live=config.scheduler.max_live,
         max_context=config.models[0].max_context,
         prefix_caching=config.cache.prefix,
     )

@@ -1,16 +1,17 @@
 """`moe_serve --check`: what would run and whether it fits, without torch and without a device."""
 
 import sys
-from dataclasses import replace
+from typing import Any
 
 from moe_serve.check_report import CheckReport, print_report
-from moe_serve.config.resolve import choices, model_name, resolve
-from moe_serve.config.tree import Config, PoolConfig
-from moe_serve.config.validate import DEMO
+from moe_serve.config.resolve import choices, resolve
+from moe_serve.config.tree import Config, ModelConfig, PoolConfig
+from moe_serve.config.validate import COLLECTIVES, DEMO
 from moe_serve.control.deployment import plan_deployment
-from moe_serve.control.host import gpu_memory, host_memory, threads_per_rank
+from moe_serve.control.host import gpu_memory, host_memory, memory_share, threads_per_rank
 from moe_serve.control.model_json import read_model_json
 from moe_serve.control.world import LaunchedWorld
+from moe_serve.demo_config import demo_config
 from moe_serve.errors import ConfigError
 
 
@@ -24,9 +25,9 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
     if world.rank > 0:
         return 0
     num_local_ranks = world.local_size if world.is_launched else config.num_ranks
-    found = _with_demo_made(config)
-    model_json = read_model_json(found.models[0])
-    resolved = resolve(found, model_json, threads_per_rank(num_local_ranks))
+    model_json = _model_json(config.models[0])
+    collective = COLLECTIVES[config.pools[0].device][0]
+    resolved = resolve(config, model_json, threads_per_rank(num_local_ranks), collective)
     device_bytes = [
         count
         for index, pool in enumerate(config.pools)
@@ -43,27 +44,19 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
     return 0
 
 
-def _with_demo_made(config: Config) -> Config:
-    """The demo model's config.json comes with its weights, whose making needs torch."""
-    model = config.models[0]
-    if model.path != DEMO:
-        return config
-    from moe_serve.demo import demo_checkpoint
-
-    made = replace(model, name=model_name(model), path=str(demo_checkpoint()))
-    return replace(config, models=(made,))
+def _model_json(model: ModelConfig) -> dict[str, Any]:
+    """The demo's is known before its files are made, which needs torch."""
+    return demo_config() if model.path == DEMO else read_model_json(model)
 
 
 def _device_bytes(index: int, pool: PoolConfig, num_local_ranks: int) -> int:
     """What one rank of the pool may use: as declared, else of this host's devices."""
     if pool.memory:
         return pool.memory
-    if pool.device == "cpu":
-        return host_memory() // num_local_ranks
-    found = gpu_memory()
+    found = host_memory() if pool.device == "cpu" else gpu_memory()
     if found is None:
         raise ConfigError(
             f"pools[{index}].memory: this host shows no {pool.device} device to ask; "
             "declare what each rank may use, e.g. memory: 80GiB"
         )
-    return found
+    return memory_share(found, pool.device, num_local_ranks)

@@ -22,6 +22,7 @@ _PARTS = (
     ("shared experts", "shared_experts"),
     ("embedding and head", "embedding_and_head"),
     ("gates and norms", "gates_and_norms"),
+    ("rotary table", "rotary_table"),
     ("experts", "experts"),
     ("working space", "working_space"),
     ("KV cache", "kv"),

@@ -15,7 +15,6 @@ from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
 from moe_serve.control.drain import DrainSignals
 from moe_serve.control.front_end import listen
-from moe_serve.control.model_json import require_weights
 from moe_serve.control.together import together
 from moe_serve.control.world import (
     LaunchedWorld,
@@ -24,6 +23,7 @@ from moe_serve.control.world import (
     launched_world,
     roll_call,
 )
+from moe_serve.early_checks import check_front_end, check_models
 from moe_serve.errors import AgreedError, ConfigError, EngineDeadError, MoeServeError
 from moe_serve.huge_pages import ask_for_huge_pages
 
@@ -93,9 +93,10 @@ def _prepare(
     """The config, and on rank 0 the HTTP socket."""
     config = load_config(options.config, options.set)
     check_world_size(config, world)
-    require_weights(config)
+    check_models(config)
     if world.rank > 0:
         return config, None
+    check_front_end(config)
     return config, listen(config.server.host, config.server.port)
 
 

@@ -10,13 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from moe_serve.demo_tokenizer import (
-    END_ID,
-    PAD_ID,
-    find_word_ids,
-    make_tokenizer,
-    save_tokenizer,
-)
+from moe_serve.demo_config import END_ID, PAD_ID, demo_config
+from moe_serve.demo_tokenizer import find_word_ids, make_tokenizer, save_tokenizer
 from moe_serve.errors import CheckpointError
 
 VERSION = 1
@@ -66,55 +61,14 @@ def _settle(made: Path, final: Path) -> None:
 def _write_checkpoint(directory: Path) -> None:
     directory.mkdir()
     tokenizer = make_tokenizer()
-    config = _config(tokenizer.get_vocab_size())
+    config = demo_config()
+    assert tokenizer.get_vocab_size() == config["vocab_size"]
     save_tokenizer(tokenizer, directory)
     (directory / "config.json").write_text(json.dumps(config, indent=1))
     ends = {"eos_token_id": END_ID, "pad_token_id": PAD_ID}
     (directory / "generation_config.json").write_text(json.dumps(ends, indent=1))
     tensors = _make_tensors(config, [END_ID, *find_word_ids(tokenizer)])
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-
-
-def _config(vocab_size: int) -> dict[str, Any]:
-    return {
-        "architectures": ["DeepseekV3ForCausalLM"],
-        "model_type": "deepseek_v3",
-        "torch_dtype": "bfloat16",
-        "vocab_size": vocab_size,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "moe_intermediate_size": 64,
-        "num_hidden_layers": 4,
-        "first_k_dense_replace": 1,
-        "moe_layer_freq": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "q_lora_rank": 64,
-        "kv_lora_rank": 64,
-        "qk_nope_head_dim": 32,
-        "qk_rope_head_dim": 16,
-        "v_head_dim": 32,
-        "attention_bias": False,
-        "n_routed_experts": 16,
-        "n_shared_experts": 1,
-        "num_experts_per_tok": 4,
-        "n_group": 4,
-        "topk_group": 2,
-        "topk_method": "noaux_tc",
-        "scoring_func": "sigmoid",
-        "norm_topk_prob": True,
-        "routed_scaling_factor": 2.5,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 4096,
-        "rope_theta": 10000.0,
-        "rope_scaling": None,
-        "tie_word_embeddings": False,
-        "use_cache": True,
-        "bos_token_id": None,
-        "eos_token_id": END_ID,
-        "pad_token_id": PAD_ID,
-    }
 
 
 def _make_tensors(config: dict[str, Any], spoken_ids: list[int]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,9 @@ MoeServeError
 |-- BringUpError         ranks that cannot form one world           exit 2
 |   `-- AgreedError      the same on every rank                     exit 2
 |-- RequestError         a request that cannot be served            HTTP 4xx
-|   `-- OverloadedError  no room in the queue                       HTTP 429
+|   |-- OverloadedError  no room in the queue                       HTTP 429
+|   `-- those of HTTP    see `edge/errors.py`                       HTTP 4xx
+|-- NotReadyError        starting or draining; `edge/errors.py`     HTTP 503
 `-- EngineDeadError      a rank is gone                             HTTP 503
 """
 
@@ -55,7 +57,7 @@ class RequestError(MoeServeError):
 
 
 class OverloadedError(RequestError):
-    """The queue is full; the same request may succeed later."""
+    """All the requests that may be held are; the same request may succeed later."""
 
 
 class EngineDeadError(MoeServeError):

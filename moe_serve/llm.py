@@ -17,6 +17,7 @@ from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import build_rank
 from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
+from moe_serve.config.validate import validate
 from moe_serve.control.world import check_world_size, launched_world
 from moe_serve.edge.tokenizer import ModelTokenizer
 from moe_serve.errors import RequestError
@@ -63,6 +64,7 @@ class LLM:
         meeting: Meeting | None = None,
     ) -> None:
         tree = config if isinstance(config, Config) else load_config(config, overrides)
+        validate(tree)
         launch = launched_world()
         check_world_size(tree, launch)
         self._owns_meeting = meeting is None
@@ -157,9 +159,9 @@ class LLM:
 
     def _run(self, requests: Sequence[Request]) -> dict[str, list[TokenEvent]]:
         events: dict[str, list[TokenEvent]] = {request.request_id: [] for request in requests}
-        engine = self._rank.engine
+        engine, epoch = self._rank.engine, self._rank.deployment.plan.epoch
         while True:
-            header = StepHeader(engine.has_work, 0, 0, 0, stop=False)
+            header = StepHeader(engine.has_work, wake=0, plan_epoch=epoch, tenant=0, stop=False)
             if not agree(self._rank.exchange, header).work:
                 return events
             for event in engine.step():

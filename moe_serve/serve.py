@@ -58,7 +58,7 @@ def _serve(
     secret = exchange.allgather_bytes(secrets.token_bytes(_SECRET_BYTES))[0]
     link = together(exchange, lambda: RankLink(bind_address(launch), secret))
     addresses = exchange.allgather_bytes(reachable_addresses(link.port, launch).encode())
-    watch: Callable[[], None] = lambda: None  # noqa: E731
+    watch: Callable[[], None] = _look_at_nothing
     if front_end is not None and listener is not None:
         front_end.start(_message(rank, listener, secret, addresses))
         listener.close()
@@ -66,10 +66,15 @@ def _serve(
         also = () if launch.is_launched else (signal.SIGTERM, signal.SIGINT)
         drain_signals.act(front_end.drain, also)
         watch = front_end.watch
-    Worker(launch.rank, rank.engine, rank.exchange, link, watch).run()
+    epoch = rank.deployment.plan.epoch
+    Worker(launch.rank, rank.engine, rank.exchange, link, watch, epoch).run()
     link.close()
     if front_end is not None:
         front_end.finish()
+
+
+def _look_at_nothing() -> None:
+    """What ranks without a front end of their own do now and then."""
 
 
 def _message(
@@ -85,6 +90,6 @@ def _message(
         secret=secret,
         rank_weights=(1.0,) * config.num_ranks,
         page_size=config.cache.page_size,
-        max_live=config.scheduler.max_sequences + config.scheduler.max_waiting,
+        max_live=config.scheduler.max_live,
         api_keys=config.server.api_keys,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+ErrorKind = Literal["", "request", "overloaded", "engine"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,8 @@ class SamplingParams:
     Attributes:
         temperature: 0 is greedy.
         top_k: 0 keeps every token.
-        seed: the same seed gives the same tokens; None draws one at admission.
+        seed: the same seed gives the same tokens; None counts as 0. Who takes requests from
+            outside (the HTTP edge, LLM) draws one where none was given.
         logit_bias: (token id, bias) pairs added to the logits.
         logprobs: how many top log-probabilities to report with each token; None reports none,
             0 reports the chosen token's alone.
@@ -114,6 +116,8 @@ class TokenEvent:
         index: how many tokens the request had before this one.
         num_cached_tokens: prompt tokens found in the prefix cache, when first scheduled.
         error: what went wrong, where the reason is "error".
+        error_kind: whose fault that was: the request's own, a full queue's (the same request may
+            succeed later), or the engine's.
     """
 
     request_id: str
@@ -124,6 +128,7 @@ class TokenEvent:
     finish_reason: FinishReason | None = None
     num_cached_tokens: int = 0
     error: str = ""
+    error_kind: ErrorKind = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +137,7 @@ class RankStats:
 
     Attributes:
         num_cached_tokens: prompt tokens served from the prefix cache.
-        expert_tokens: (token, expert) rows this rank computed.
-        expert_imbalance: max / mean over ranks of rows computed in the last steps; 1 is even.
+        num_expert_rows: (token, expert) rows this rank computed.
         dispatch_bytes: bytes sent to other ranks by dispatch and combine.
         step_seconds: total seconds by part: schedule, inputs, dense (all of the model but what
             follows), dispatch, experts, sample.
@@ -150,8 +154,7 @@ class RankStats:
     num_generated_tokens: int = 0
     num_preemptions: int = 0
     num_steps: int = 0
-    expert_tokens: int = 0
-    expert_imbalance: float = 1.0
+    num_expert_rows: int = 0
     dispatch_bytes: int = 0
     step_seconds: dict[str, float] = field(default_factory=dict)
 

@@ -31,11 +31,12 @@ def engine(
     tokens_per_step: int = 2048,
     prefix: bool = False,
     device: str = "cpu",
+    dtype: str = "float32",
     **more: Any,
 ) -> Iterator[LLM]:
-    """One rank, float32."""
+    """One rank."""
     config = Config(
-        models=(ModelConfig(path=str(path), dtype="float32"),),
+        models=(ModelConfig(path=str(path), dtype=dtype),),
         pools=(PoolConfig(name="pool", device=device, threads=1),),
         cache=CacheConfig(page_size=page_size, num_pages=num_pages, prefix=prefix),
         scheduler=SchedulerConfig(max_tokens_per_step=tokens_per_step),

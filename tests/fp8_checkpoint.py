@@ -3,6 +3,7 @@
 Written loop by loop, apart from the code under test.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ QUANTIZATION = {
 }
 
 
-def make_fp8(path_in: Path, path_out: Path) -> Path:
+def make_fp8(path_in: Path, path_out: Path, num_shards: int = 1) -> Path:
     """Quantise the projections of attention, MLPs and experts; the rest stays as it is."""
     copy_all_but_weights(path_in, path_out)
     stored = {}
@@ -29,7 +30,7 @@ def make_fp8(path_in: Path, path_out: Path) -> Path:
         stored[name] = weight
         if name.endswith("_proj.weight") or name.endswith("_proj_with_mqa.weight"):
             stored[name], stored[f"{name}_scale_inv"] = quantise(weight.float())
-    save_file(stored, path_out / "model.safetensors", {"format": "pt"})
+    save_tensors(stored, path_out, num_shards)
     rewrite_json(path_out / "config.json", lambda old: old | {"quantization_config": QUANTIZATION})
     return path_out
 
@@ -43,7 +44,7 @@ def undo_fp8(path_in: Path, path_out: Path) -> Path:
         if not name.endswith("_scale_inv"):
             scale = stored.get(f"{name}_scale_inv")
             plain[name] = weight.float() if scale is None else dequantise(weight, scale)
-    save_file(plain, path_out / "model.safetensors", {"format": "pt"})
+    save_tensors(plain, path_out)
 
     def without_quantization(config: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in config.items() if key != "quantization_config"}
@@ -81,6 +82,21 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     for file in sorted(path.glob("*.safetensors")):
         tensors |= load_file(file)
     return tensors
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, num_shards: int = 1) -> None:
+    """With several shards, a weight and its scale lie in different ones."""
+    if num_shards == 1:
+        save_file(tensors, path / "model.safetensors", {"format": "pt"})
+        return
+    places: dict[str, str] = {}
+    for shard in range(num_shards):
+        file = f"model-{shard + 1:05}-of-{num_shards:05}.safetensors"
+        part = {name: tensors[name] for name in sorted(tensors)[shard::num_shards]}
+        save_file(part, path / file, {"format": "pt"})
+        places |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": places}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def copy_all_but_weights(path_in: Path, path_out: Path) -> None:

@@ -1,6 +1,7 @@
 """What transformers says of a checkpoint, in float32: the reference of every exactness test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ def load_oracle(path: Path) -> Any:
     ).eval()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In models this small a second thread only waits, on a busy machine five times as long."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+@one_thread()
 @torch.no_grad()
 def continue_greedily(
     model: Any, prompt: Sequence[int], num_new_tokens: int, adjust: Adjust = unadjusted
@@ -40,6 +53,7 @@ def continue_greedily(
     return tokens, torch.stack(logits)
 
 
+@one_thread()
 @torch.no_grad()
 def agrees_with(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> bool:
     """Whether `tokens` are the model's greedy tokens after the prompt; one forward, no cache."""

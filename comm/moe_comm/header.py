@@ -22,8 +22,9 @@ class StepHeader:
 
     Attributes:
         work: this rank has tokens to compute; agreed: any rank has.
-        wake: newest wake number seen; agreed: the newest that any rank has seen. Ranks sleep
-            only where there is no work and no wake newer than their own.
+        wake: newest wake number seen; agreed: the newest that any rank has seen. All ranks
+            sleep when an agreed header has no work and the same wake number as the agreed header
+            before it, which all of them know.
         plan_epoch: of the plan that the rank runs; must be equal.
         tenant: the served model that this rank's work is for; agreed: the largest of those with
             work, -1 where there is none. The others take part in that step with no tokens.

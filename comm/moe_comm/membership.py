@@ -21,7 +21,6 @@ class Member:
         local_rank: its number among the ranks of its host.
         version: of the program it runs.
         digest: of the config it read.
-        control_address: where its control socket listens.
     """
 
     plan_rank: int
@@ -33,7 +32,6 @@ class Member:
     version: str
     digest: str
     host_identity: str = ""
-    control_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,23 +74,17 @@ class RoutingTable:
         return self._bounds[-1]
 
     def choose_slots(self, ids_TK: Ints, keys_T: Keys) -> Slots:
-        """-> slot_TK: index among the slots of all ranks, in rank order."""
+        """-> slot_TK of the replica that serves each token's expert: its index among the slots of
+        all ranks, in rank order.
+
+        Depends on layer, expert, token id and position (by the token's key) and nothing else; a
+        replica is chosen in proportion to its weight.
+        """
         if self._only_replica_E is not None:
             return self._only_replica_E[ids_TK]
         draw_TK = _mix(keys_T[:, None] ^ self._salts_E[ids_TK]) % _NUM_DRAWS
         replica_TK: Ints = (draw_TK[..., None] >= self._thresholds_EM[ids_TK]).sum(-1)
         return self._replicas_EM[ids_TK, replica_TK]
-
-    def choose(self, ids_TK: Ints, keys_T: Keys) -> tuple[Ints, Ints]:
-        """-> rank_TK, local_slot_TK of the replica that serves each token's expert.
-
-        Depends on layer, expert, token id and position (by the token's key) and nothing else; a
-        replica is chosen in proportion to its weight.
-        """
-        slot_TK = self.choose_slots(ids_TK, keys_T)
-        bounds = np.array(self._bounds)
-        rank_TK = np.searchsorted(bounds, slot_TK, side="right") - 1
-        return rank_TK, slot_TK - bounds[rank_TK]
 
     def rows_per_rank(self, slot_counts_G: Ints) -> list[int]:
         """Rows for each rank, given those for each slot."""

@@ -29,9 +29,6 @@ class CpuDevice:
         limits = ControlGroup.mine().memory_limits()
         return tightest(Memory(total=host.total, free=host.available), limits)
 
-    def synchronize(self) -> None:
-        """Nothing is ever queued on a processor."""
-
 
 def tightest(host: Memory, limits: Sequence[MemoryLimit]) -> Memory:
     """What is left of the host's memory under every limit."""

@@ -37,6 +37,3 @@ class CudaDevice:
     def memory(self) -> Memory:
         free, total = torch.cuda.mem_get_info(self._device)
         return Memory(total=total, free=free)
-
-    def synchronize(self) -> None:
-        torch.accelerator.synchronize(self._device)

@@ -1,4 +1,4 @@
-"""The Device protocol: one accelerator, or a slice of one, as one rank drives it."""
+"""The Device protocol: one accelerator as one rank drives it."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +20,11 @@ class Memory:
 
 
 class Device(Protocol):
-    """One rank's device. Opened once; a process opens devices of one kind only."""
+    """One rank's device: what it is called, what it can exchange by, and what memory it has.
+
+    Opened once; a process opens devices of one kind only. Work is queued on torch's current
+    stream.
+    """
 
     @property
     def kind(self) -> str:
@@ -41,7 +45,3 @@ class Device(Protocol):
         ...
 
     def memory(self) -> Memory: ...
-
-    def synchronize(self) -> None:
-        """Wait until all work queued on the device is done."""
-        ...

@@ -34,7 +34,7 @@ class PagedTokens:
 
     Attributes:
         slot_T: page * page_size + offset at which token t's keys and values are written.
-        groups: decoding sequences (one query each) and prefill chunks, each where there are any;
+        groups: sequences with a like number of queries together, so that padding stays small;
             every token is in exactly one group.
         page_size: tokens in a page.
     """

@@ -4,7 +4,6 @@ Shape legend: T tokens, D width, K experts chosen, R rows.
 """
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -27,6 +26,8 @@ from moe_serve.control.addresses import host_address
 from moe_serve.control.world import LaunchedWorld, launched_world
 
 _DEADLINE = 60.0
+# What the world itself opens, and closes.
+_NATIVE = ("mpi", "local")
 
 
 def main() -> None:
@@ -42,8 +43,9 @@ def main() -> None:
     ]
     if launch.rank == 0:
         print(json.dumps(rows), flush=True)
-    exchange.close()
-    os._exit(0)
+    if parameters["collective"] not in _NATIVE:
+        exchange.close()
+    world.close()
 
 
 def _never() -> bool:
@@ -52,7 +54,7 @@ def _never() -> bool:
 
 def _exchange(collective: str, world: World, launch: LaunchedWorld) -> Exchange:
     exchange = world.open_exchange(launch.rank, _DEADLINE, _never)
-    if collective in ("mpi", "local"):
+    if collective in _NATIVE:
         return exchange
     cpu = torch.device("cpu")
     return open_torch_exchange(exchange, host_address(launch), collective, cpu, _DEADLINE, _never)
@@ -101,7 +103,7 @@ def _measure(
         "tokens": num_tokens,
         "dispatch_and_combine_us": whole * 1e6,
         "bare_exchange_us": _median(exchange, bare, parameters["repeats"]) * 1e6,
-        "kB_sent": sent / 1e3,
+        "kilobytes_sent": sent / 1e3,
     }
 
 

@@ -15,8 +15,10 @@ from rich.table import Table
 
 from moe_serve.bench.load import Load
 from moe_serve.bench.record import record, write
+from moe_serve.control.deployment import read_spec
 from moe_serve.control.mpirun import mpirun_command, mpirun_environment
 from moe_serve.errors import ConfigError
+from moe_serve.weights.config_files import read_config
 
 _ENGINE = "1 rank"
 _TWO_RANKS = "2 ranks"
@@ -36,12 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = json.loads((Path(options.model) / "config.json").read_text(encoding="utf-8"))
+    spec = read_spec(read_config(Path(options.model)))
     load = Load(
         batch_sizes=tuple(options.batch),
         num_prompt_tokens=options.prompt_tokens,
         num_new_tokens=options.new_tokens,
-        vocab_size=int(config["vocab_size"]),
+        vocab_size=spec.vocab_size,
         repeats=options.repeats,
     )
     names = [name for name in (_PEER, _ENGINE, _TWO_RANKS) if name not in options.without]
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     for _ in range(options.rounds):
         for name in names:
             results[name] = _faster(results.get(name), _contestant(name, options, load))
-    rows = _rows(results, _byte_ratios(ModelSpec.from_config(config), load.batch_sizes))
+    rows = _rows(results, _byte_ratios(spec, load.batch_sizes))
     _print(options.model, names, rows)
     if options.json:
         parameters = {"model": Path(options.model).name, "threads": options.threads, **asdict(load)}

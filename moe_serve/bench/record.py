@@ -43,12 +43,10 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    # Torch is loaded here, when all figures are there.
+    from moe_devices.cpu import CpuDevice
+
+    return CpuDevice().name
 
 
 def _commit() -> str | None:

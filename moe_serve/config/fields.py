@@ -1,7 +1,7 @@
 """Plain YAML values to frozen dataclasses, strictly: the annotations are the schema."""
 
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -31,7 +31,7 @@ def build(section: type[Section], value: object, where: str) -> Section:
         value = {}
     if not isinstance(value, dict):
         raise wrong(where, value, _NAMES[dict])
-    keys = {field.name: field for field in fields(section) if _is_key(field)}  # type: ignore[arg-type]
+    keys = {field.name: field for field in fields(section)}  # type: ignore[arg-type]
     for key in value:
         if key not in keys:
             raise ConfigError(f"{join(where, key)}: unknown key; {nearest(str(key), list(keys))}")
@@ -72,10 +72,6 @@ def wrong(where: str, value: object, expected: str) -> ConfigError:
     elif isinstance(value, bool):
         found = str(value).lower()
     return ConfigError(f"{where or 'the file'}: expected {expected}, got {found}")
-
-
-def _is_key(field: Field[Any]) -> bool:
-    return bool(field.metadata.get("key", True))
 
 
 def _with_rules(base: Any, rules: Sequence[Any], value: object, where: str) -> Any:

@@ -31,7 +31,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         validate(config)
     except MoeServeError as error:
         raise type(error)(f"{source}: {error}") from error
-    return replace(config, source=source.absolute())
+    return config
 
 
 def _with_models(document: dict[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,21 @@
 """`auto` and 0 to what they mean here, once: a new config, and a log line for each choice."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
-from moe_serve.config.validate import BUILTIN, COLLECTIVES
+from moe_serve.config.validate import BUILTIN, DTYPES
 from moe_serve.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-DTYPES = ("float32", "bfloat16", "float16")
 
-
-def resolve(config: Config, model_json: Mapping[str, Any], threads_per_rank: int) -> Config:
+def resolve(
+    config: Config, model_json: Mapping[str, Any], threads_per_rank: int, native_collective: str
+) -> Config:
     """The config with nothing left to choose but what depends on free memory.
 
     `pools[].memory` and `cache.num_pages` stay 0 where the device is asked at bring-up. Threads
@@ -23,14 +23,20 @@ def resolve(config: Config, model_json: Mapping[str, Any], threads_per_rank: int
 
     Args:
         model_json: the model's config.json.
-        threads_per_rank: CPU threads of each of this host's ranks, where a pool names none.
+        threads_per_rank: CPU threads of each of this host's ranks, where a pool names none and
+            `deterministic` does not ask for 1.
+        native_collective: of the pools' device kind.
 
     Raises:
         ConfigError: the model's config.json does not say what `auto` follows, or contradicts
-            the config.
+            the config; or what the pools resolve to does not go together.
     """
     model = _resolve_model(config.models[0], model_json)
-    pools = tuple(_resolve_pool(pool, model, threads_per_rank) for pool in config.pools)
+    threads = 1 if config.deterministic else threads_per_rank
+    pools = tuple(_resolve_pool(pool, model, threads, native_collective) for pool in config.pools)
+    for index, pool in enumerate(pools):
+        _check_weights(f"pools[{index}]", pool, model)
+    _check_one_collective(pools)
     resolved = replace(config, models=(model,), pools=pools)
     for key, value in choices(config, resolved):
         logger.info("%s: chose %s", key, value)
@@ -64,13 +70,33 @@ def _resolve_model(model: ModelConfig, model_json: Mapping[str, Any]) -> ModelCo
     )
 
 
-def _resolve_pool(pool: PoolConfig, model: ModelConfig, threads: int) -> PoolConfig:
+def _resolve_pool(
+    pool: PoolConfig, model: ModelConfig, threads: int, native_collective: str
+) -> PoolConfig:
     return replace(
         pool,
         weights=model.dtype if pool.weights == "auto" else pool.weights,
-        collective=COLLECTIVES[pool.device][0] if pool.collective == "auto" else pool.collective,
+        collective=native_collective if pool.collective == "auto" else pool.collective,
         threads=pool.threads or threads,
     )
+
+
+def _check_weights(where: str, pool: PoolConfig, model: ModelConfig) -> None:
+    if pool.weights != model.dtype:
+        raise ConfigError(
+            f"{where}.weights: {pool.weights} differs from model.dtype, which is {model.dtype}; "
+            f"this version stores weights in the model's dtype, so leave {where}.weights out or "
+            f"set model.dtype to {pool.weights}"
+        )
+
+
+def _check_one_collective(pools: Sequence[PoolConfig]) -> None:
+    if len({pool.collective for pool in pools}) > 1:
+        found = ", ".join(f"{pool.name}: {pool.collective}" for pool in pools)
+        raise ConfigError(
+            "pools[..].collective: pools of one expert-parallel group exchange over one "
+            f"collective, got {found}; set it to the same in all pools"
+        )
 
 
 def _dtype(model_json: Mapping[str, Any]) -> str:

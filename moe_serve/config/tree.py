@@ -4,7 +4,6 @@ The annotations are the schema: `fields.py` reads types, units and ranges from t
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from moe_serve.config.rules import NotEmpty, OneOf, Range
@@ -15,6 +14,9 @@ Count = Annotated[int, Range(1)]
 CountOrAuto = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1, above=True)]
 Dtype = Annotated[str, OneOf(("auto", "float32", "bfloat16", "float16"))]
+WeightFormat = Annotated[
+    str, OneOf(("auto", "float32", "bfloat16", "float16", "fp8", "int8", "int4"))
+]
 DeviceKind = Annotated[str, OneOf(("cpu", "cuda", "npu", "emulated"))]
 Role = Annotated[str, OneOf(("both", "prefill", "decode", "experts"))]
 Collective = Annotated[str, OneOf(("auto", "mpi", "gloo", "nccl", "hccl"))]
@@ -28,7 +30,8 @@ class ModelConfig:
         path: a Hugging Face checkpoint directory, `demo` for the built-in tiny model, or
             `builtin:NAME` for a published config.json without weights (for --check alone).
         name: what requests call it; the directory's name if empty.
-        dtype: of activations and KV cache: float32, bfloat16 or float16; auto follows config.json.
+        dtype: of weights, activations and KV cache: float32, bfloat16 or float16; auto follows
+            config.json.
         max_context: the most tokens of prompt and answer; 0 is the model's own.
     """
 
@@ -40,6 +43,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionConfig:
+    """Attributes:
+    tensor_parallel: ranks that share one copy of the attention weights; 1 in this version.
+    """
+
     tensor_parallel: Count = 1
 
 
@@ -48,17 +55,22 @@ class PoolConfig:
     """Like devices under one name.
 
     Attributes:
-        weights: weight format of the pool: float32, bfloat16, float16; auto is the model's dtype.
+        device: the kind that its ranks drive, one each: cpu or cuda in this version.
+        role: which phase its ranks do; `both` in this version.
+        weights: format that weights are stored in; this version has the model's dtype alone,
+            which auto is.
         memory: bytes each rank may use; 0 asks the device.
-        collective: mpi, gloo, nccl, hccl; auto asks the device.
-        threads: CPU threads of each rank; 0 shares the host's cores evenly among its ranks.
+        collective: what its ranks exchange tokens over: mpi or gloo on CPUs, nccl on GPUs; auto
+            asks the device. The same in all pools.
+        threads: CPU threads of each rank; 0 shares the host's cores evenly among its ranks, or
+            is 1 where `deterministic` asks for one order of adding.
     """
 
     name: Text
     device: DeviceKind
     ranks: Count = 1
     role: Role = "both"
-    weights: Dtype = "auto"
+    weights: WeightFormat = "auto"
     memory: Bytes = 0
     collective: Collective = "auto"
     threads: CountOrAuto = 0
@@ -67,7 +79,12 @@ class PoolConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkConfig:
-    """A link between two pools: bytes per second and seconds."""
+    """A link between two unlike pools, which this version does not have.
+
+    Attributes:
+        bandwidth: bytes per second.
+        latency: seconds.
+    """
 
     between: tuple[str, str]
     bandwidth: BytesPerSecond
@@ -80,8 +97,8 @@ class PlacementConfig:
 
     Attributes:
         plan: `auto`, or a plan file.
-        redundancy: extra expert slots, as a share of the experts.
-        load: expert load trace; empty assumes an even load.
+        redundancy: extra expert slots, as a share of the experts; 0 in this version.
+        load: expert load trace for the automatic plan; none in this version.
     """
 
     plan: Text = "auto"
@@ -94,12 +111,18 @@ class SchedulerConfig:
     """Attributes:
     max_tokens_per_step: token budget of one step of one rank.
     max_sequences: sequences that one rank runs at once.
-    max_waiting: requests that may wait at one rank before new ones are refused (HTTP 429).
+    max_waiting: requests that one rank holds besides max_sequences; what comes on top is
+        refused (HTTP 429).
     """
 
     max_tokens_per_step: Count = 2048
     max_sequences: Count = 256
     max_waiting: Count = 1024
+
+    @property
+    def max_live(self) -> int:
+        """Requests that one rank holds at most, running and waiting."""
+        return self.max_sequences + self.max_waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +166,6 @@ class Config:
     cache: CacheConfig = field(default_factory=CacheConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     deterministic: bool = False
-    source: Path | None = field(default=None, metadata={"key": False})
 
     @property
     def num_ranks(self) -> int:

@@ -2,11 +2,12 @@
 
 from collections import Counter
 
-from moe_serve.config.rules import nearest
-from moe_serve.config.tree import Config, PoolConfig
+from moe_serve.config.tree import Config, PlacementConfig, PoolConfig
 from moe_serve.errors import ConfigError, UnsupportedError
 
+# What may join the ranks of each device kind; the device's native one first.
 COLLECTIVES = {"cpu": ("mpi", "gloo"), "cuda": ("nccl",)}
+DTYPES = ("float32", "bfloat16", "float16")
 BUILTIN = "builtin:"
 DEMO = "demo"
 
@@ -19,29 +20,20 @@ def validate(config: Config) -> None:
         UnsupportedError: a setting that a later version may have.
     """
     _check_pool_names(config)
-    _check_links(config)
     _refuse_later_pools(config)
     for index, pool in enumerate(config.pools):
         _refuse_later_settings(f"pools[{index}]", pool)
         _check_collective(f"pools[{index}]", pool)
-    _refuse_later_placement(config)
+        if config.deterministic:
+            _check_threads(f"pools[{index}]", pool)
+    _refuse_later_links(config)
+    _check_placement(config.placement)
 
 
 def _check_pool_names(config: Config) -> None:
     for name, times in Counter(pool.name for pool in config.pools).items():
         if times > 1:
             raise ConfigError(f'pools: {times} pools are named "{name}"; give each its own name')
-
-
-def _check_links(config: Config) -> None:
-    names = [pool.name for pool in config.pools]
-    for index, link in enumerate(config.links):
-        for name in link.between:
-            if name not in names:
-                help_ = nearest(name, names).replace("keys", "pools")
-                raise ConfigError(f'links[{index}].between: no pool is named "{name}"; {help_}')
-        if link.between[0] == link.between[1]:
-            raise ConfigError(f'links[{index}].between: joins "{link.between[0]}" to itself')
 
 
 def _refuse_later_pools(config: Config) -> None:
@@ -69,6 +61,11 @@ def _refuse_later_settings(where: str, pool: PoolConfig) -> None:
             f'{where}.role: this version has no "{pool.role}" ranks, every rank does prefill and '
             'decode; set it to "both"'
         )
+    if pool.weights not in ("auto", *DTYPES):
+        raise UnsupportedError(
+            f"{where}.weights: this version computes in {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, "
+            f"not {pool.weights}; leave the key out to store weights in the model's dtype"
+        )
     if pool.attention.tensor_parallel != 1:
         raise UnsupportedError(
             f"{where}.attention.tensor_parallel: this version keeps attention whole on each rank, "
@@ -85,17 +82,38 @@ def _check_collective(where: str, pool: PoolConfig) -> None:
         )
 
 
-def _refuse_later_placement(config: Config) -> None:
-    placement = config.placement
+def _check_threads(where: str, pool: PoolConfig) -> None:
+    if pool.threads > 1:
+        raise ConfigError(
+            f"{where}.threads: deterministic: true computes with 1 thread, which gives one order "
+            f"of adding, got {pool.threads}; remove the key or set deterministic: false"
+        )
+
+
+def _refuse_later_links(config: Config) -> None:
+    if config.links:
+        raise UnsupportedError(
+            f"links: this version joins like devices by their collective and has no links to "
+            f"declare, got {len(config.links)}; remove them"
+        )
+
+
+def _check_placement(placement: PlacementConfig) -> None:
     if placement.plan != "auto":
+        for key in ("redundancy", "load"):
+            if getattr(placement, key):
+                raise ConfigError(
+                    f"placement.{key}: the plan file {placement.plan} says already where experts "
+                    "and replicas are; remove one of the two keys"
+                )
         return
     if placement.redundancy > 0:
         raise UnsupportedError(
-            f"placement.redundancy: the automatic plan of this version has no replicas, "
-            f"got {placement.redundancy:g}; set it to 0 or name a plan file in placement.plan"
+            f"placement.redundancy: the automatic plan of this version has no replicas, got "
+            f"{placement.redundancy:g}; set it to 0, or name a plan file that has them"
         )
     if placement.load:
         raise UnsupportedError(
             "placement.load: the automatic plan of this version splits experts evenly and reads "
-            "no load trace; remove it or name a plan file in placement.plan"
+            "no load trace; remove it, or name a plan file made from the trace"
         )

@@ -39,13 +39,19 @@ class EngineClient(Protocol):
 
         The requests go to one rank, so that they share their prompt's pages. Closing the
         iterator early (`aclose`) aborts what is unfinished. The iterator's first step raises
-        OverloadedError when the queue is full and EngineDeadError when a rank is gone; a rank
-        that dies later gives each unfinished request an event with finish reason "error".
+        OverloadedError when all ranks are full and EngineDeadError when a rank is gone; a rank
+        that refuses a request, or dies later, gives it an event with finish reason "error" and
+        the kind of the error.
         """
         ...
 
     def abort(self, request_id: str) -> None:
         """End one request early (a stop string was found); its iterator gets "abort"."""
+        ...
+
+    @property
+    def expert_imbalance(self) -> float:
+        """Max / mean over ranks of the expert rows computed of late; 1 is even."""
         ...
 
     def stats(self) -> Sequence[RankStats]:

@@ -1,7 +1,9 @@
 """Config and model to what will run: spec, plan, and what each rank's memory must hold."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +17,10 @@ from moe_placement.plan_file import load
 from moe_placement.specs import ModelSpec
 
 from moe_serve.config.tree import Config
-from moe_serve.errors import CheckpointError, PlacementError, UnsupportedError
+from moe_serve.control.together import Gathering
+from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
+
+logger = logging.getLogger(__name__)
 
 _ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -75,6 +80,21 @@ def plan_deployment(
     return Deployment(spec, plan, memories)
 
 
+def require_one_plan(ranks: Gathering, plan: Plan) -> None:
+    """Refuse ranks of different plans: they would send each other rows of the wrong experts.
+
+    Raises:
+        AgreedError: names the lowest rank that differs from rank 0.
+    """
+    digests = ranks.allgather_bytes(sha256(repr(plan).encode()).digest())
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise AgreedError(
+                f"placement.plan: rank {rank} read another plan than rank 0; "
+                "give every rank the same plan file"
+            )
+
+
 def read_spec(model_json: Mapping[str, Any]) -> ModelSpec:
     """The model as the planner counts it; errors as `plan_deployment` has them."""
     try:
@@ -110,6 +130,13 @@ def _plan(config: Config, spec: ModelSpec) -> Plan:
         return equal_split(config.models[0].name, spec.num_experts, spec.moe_layers, pools)
     plan = load(Path(config.placement.plan))
     check_model(plan, spec)
+    if plan.model != config.models[0].name:
+        logger.warning(
+            "placement.plan: %s was made for the model %s, and runs %s now",
+            config.placement.plan,
+            plan.model,
+            config.models[0].name,
+        )
     for planned, wanted in zip(plan.pools, pools, strict=False):
         if planned != wanted:
             raise PlanError(
@@ -136,4 +163,5 @@ def _memory(
         num_pages=config.cache.num_pages,
         device_bytes=device_bytes,
         memory_fraction=config.cache.memory_fraction,
+        max_context=config.models[0].max_context or None,
     )

@@ -31,6 +31,11 @@ def host_memory() -> int:
     return min([physical, *(limit.total for limit in ControlGroup.mine().memory_limits())])
 
 
+def memory_share(total: int, device_kind: str, num_local_ranks: int) -> int:
+    """What one rank may use of its device: ranks share a host's memory, not an accelerator's."""
+    return total // num_local_ranks if device_kind == "cpu" else total
+
+
 def threads_per_rank(num_local_ranks: int) -> int:
     """CPU threads of each of this host's ranks when they share its physical cores evenly."""
     group = ControlGroup.mine()

@@ -15,7 +15,7 @@ class ImbalanceWindow:
         self._totals: deque[tuple[int, ...]] = deque([(0,) * num_ranks], maxlen=_WINDOW)
 
     def add(self, stats: Sequence[RankStats]) -> None:
-        totals = tuple(rank.expert_tokens for rank in stats)
+        totals = tuple(rank.num_expert_rows for rank in stats)
         if totals != self._totals[-1]:
             self._totals.append(totals)
 

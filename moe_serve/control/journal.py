@@ -43,6 +43,3 @@ class Journal:
 
     def get(self, request_id: str) -> Entry | None:
         return self._entries.get(request_id)
-
-    def held_by(self, rank: int) -> list[Entry]:
-        return [entry for entry in self._entries.values() if entry.rank == rank]

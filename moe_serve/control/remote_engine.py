@@ -11,7 +11,7 @@ from moe_serve.control.imbalance import ImbalanceWindow
 from moe_serve.control.journal import Journal
 from moe_serve.control.link import FrontEndLink
 from moe_serve.control.router import Router
-from moe_serve.errors import EngineDeadError, OverloadedError
+from moe_serve.errors import EngineDeadError
 from moe_serve.types import Command, RankStats, Report, Request, TokenEvent
 
 logger = logging.getLogger(__name__)
@@ -22,17 +22,13 @@ class RemoteEngine:
 
     Args:
         addresses: of the ranks' links, by plan rank.
-        max_live: requests that one rank may hold, running and waiting.
     """
 
-    def __init__(
-        self, addresses: Sequence[str], secret: bytes, router: Router, max_live: int
-    ) -> None:
+    def __init__(self, addresses: Sequence[str], secret: bytes, router: Router) -> None:
         self._context = zmq.asyncio.Context()
         self._links = [FrontEndLink(self._context, address, secret) for address in addresses]
         self._router = router
         self._journal = Journal()
-        self._max_live = max_live
         self._queues: dict[str, asyncio.Queue[TokenEvent]] = {}
         self._stats = [RankStats(plan_rank=rank) for rank in range(len(addresses))]
         self._imbalance = ImbalanceWindow(len(addresses))
@@ -50,9 +46,12 @@ class RemoteEngine:
     def num_live(self) -> int:
         return len(self._journal)
 
+    @property
+    def expert_imbalance(self) -> float:
+        return self._imbalance.value
+
     def stats(self) -> Sequence[RankStats]:
-        imbalance = self._imbalance.value
-        return [dataclasses.replace(stats, expert_imbalance=imbalance) for stats in self._stats]
+        return tuple(self._stats)
 
     async def start(self) -> None:
         """Greet every rank and wait until each has answered."""
@@ -96,7 +95,9 @@ class RemoteEngine:
         self._refusal = reason
         for request_id in list(self._queues):
             self._deliver(
-                TokenEvent(request_id, 0, None, finish_reason="error", error=self._refusal)
+                TokenEvent(
+                    request_id, 0, None, finish_reason="error", error=reason, error_kind="engine"
+                )
             )
 
     async def stop_ranks(self) -> None:
@@ -114,16 +115,7 @@ class RemoteEngine:
     def _admit(self, requests: Sequence[Request]) -> int:
         if self._refusal:
             raise EngineDeadError(self._refusal)
-        rank = self._router.pick(requests[0].prompt_ids, len(requests))
-        live = self._router.live(rank)
-        if live > self._max_live:
-            for _ in requests:
-                self._router.finish(rank)
-            raise OverloadedError(
-                f"{live - len(requests)} requests are queued and {self._max_live} may be; "
-                "try again later or raise scheduler.max_waiting"
-            )
-        return rank
+        return self._router.pick(requests[0].prompt_ids, len(requests))
 
     def _send_all(self, commands: dict[int, Command]) -> None:
         """Wake every rank with the next wake number, each with its own command if it has one."""

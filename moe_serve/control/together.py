@@ -1,6 +1,7 @@
 """Ranks go on together or not at all."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
@@ -31,9 +32,11 @@ def together(ranks: Gathering, action: Callable[[], Result]) -> Result:
     result, error = None, ""
     try:
         result = action()
-    except (MoeServeError, OSError, ValueError, MemoryError) as failure:
+    except (MoeServeError, OSError, ValueError, MemoryError, RuntimeError) as failure:
+        if isinstance(failure, RuntimeError) and not _is_out_of_memory(failure):
+            raise
         logger.debug("this rank cannot go on", exc_info=True)
-        error = f"{failure}" or type(failure).__name__
+        error = _sentence(failure)
     errors = [text.decode() for text in ranks.allgather_bytes(error.encode())]
     failed = [rank for rank, text in enumerate(errors) if text]
     if failed:
@@ -42,3 +45,24 @@ def together(ranks: Gathering, action: Callable[[], Result]) -> Result:
         where = "" if is_common else f"rank {failed[0]}: "
         raise AgreedError(where + errors[failed[0]])
     return cast(Result, result)
+
+
+def _sentence(failure: Exception) -> str:
+    if _is_out_of_memory(failure):
+        size = re.search(r"tried to allocate [\d.]+ \w+", f"{failure}", re.IGNORECASE)
+        what = "it " + size[0][0].lower() + size[0][1:] if size else type(failure).__name__
+        return (
+            f"out of memory: {what}; lower cache.memory_fraction, declare less in "
+            "pools[..].memory, or end what else uses the device"
+        )
+    return f"{failure}" or type(failure).__name__
+
+
+def _is_out_of_memory(failure: Exception) -> bool:
+    """Torch tells it by a RuntimeError: a kind of its own on accelerators, by words on a CPU."""
+    words = f"{failure}".lower()
+    return (
+        isinstance(failure, MemoryError)
+        or type(failure).__name__ == "OutOfMemoryError"
+        or (isinstance(failure, RuntimeError) and "can't allocate memory" in words)
+    )

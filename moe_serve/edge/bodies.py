@@ -7,6 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidato
 from pydantic_core import PydanticCustomError
 
 SEED_LIMIT = 2**63
+# OpenAI's limit; every entry costs each of n choices.
+MAX_BIASES = 300
+MAX_STOP_IDS = 128
+MAX_PROMPTS = 4096
 
 
 def one_of(sentence: str) -> WrapValidator:
@@ -24,7 +28,9 @@ def one_of(sentence: str) -> WrapValidator:
 
 TokenId = Annotated[int, Field(ge=0)]
 Listed = TypeVar("Listed")
-Some = Annotated[Listed, Field(min_length=1)]
+# The first bad item is enough: one error each for a million of them takes seconds.
+Some = Annotated[Listed, Field(min_length=1, fail_fast=True)]
+Prompts = Annotated[Listed, Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
 StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -59,9 +65,12 @@ class GenerationBody(Body):
         StopString | Annotated[list[StopString], Field(max_length=4)] | None,
         one_of("a string of 1 to 1024 characters, or a list of up to 4 of them"),
     ] = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
     ignore_eos: bool | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)]
+        | None
+    ) = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -130,8 +139,11 @@ class ChatBody(GenerationBody):
 
 class CompletionBody(GenerationBody):
     prompt: Annotated[
-        str | Some[list[str]] | Some[list[TokenId]] | Some[list[list[TokenId]]],
-        one_of("a string, a list of strings, a list of token ids, or a list of such lists"),
+        str | Prompts[list[str]] | Some[list[TokenId]] | Prompts[list[Some[list[TokenId]]]],
+        one_of(
+            "a string, a list of token ids, or a list of up to "
+            f"{MAX_PROMPTS} strings or lists of token ids"
+        ),
     ]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -157,4 +169,4 @@ class TokenizeBody(Body):
 
 
 class DetokenizeBody(Body):
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], Field(fail_fast=True)]

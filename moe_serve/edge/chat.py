@@ -11,7 +11,7 @@ from moe_serve.edge.choice import Delta
 from moe_serve.edge.logprobs import TokenLogprob, chat_logprobs
 from moe_serve.edge.parsing import read_body
 from moe_serve.edge.responses import Envelope, WholeChoice
-from moe_serve.edge.sampling import CHAT
+from moe_serve.edge.sampling import CHAT, check_ids
 from moe_serve.edge.service import Prompt, Service, Tenant
 from moe_serve.edge.token_bytes import TokenBytes
 from moe_serve.edge.unsupported import refuse_unsupported
@@ -95,4 +95,5 @@ class ChatRoute:
         messages = [message.for_template() for message in body.messages]
         text = tenant.tokenizer.chat_prompt(messages, options)
         # The template has written the special tokens itself.
-        return Prompt(await tenant.tokenizer.encode(text, add_special_tokens=False), text)
+        token_ids = await tenant.tokenizer.encode(text, add_special_tokens=False)
+        return Prompt(check_ids(token_ids, tenant.model.vocab_size, "messages"), text)

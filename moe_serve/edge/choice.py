@@ -7,10 +7,14 @@ from moe_serve.edge.detokenizer import Detokenizer
 from moe_serve.edge.logprobs import LogprobQueue, TokenLogprob
 from moe_serve.edge.reasoning import ReasoningSplitter, SplitText
 from moe_serve.edge.stop import StopMatcher
-from moe_serve.errors import EngineDeadError
-from moe_serve.types import TokenEvent
+from moe_serve.errors import EngineDeadError, MoeServeError, OverloadedError, RequestError
+from moe_serve.types import ErrorKind, TokenEvent
 
 ChoiceEnd = Literal["stop", "length"]
+_ERRORS: dict[ErrorKind, type[MoeServeError]] = {
+    "request": RequestError,
+    "overloaded": OverloadedError,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,12 @@ class Choice:
         """The event's share of the answer.
 
         Raises:
+            RequestError: the rank refused the sequence, for good or (OverloadedError) for now.
             EngineDeadError: the engine lost or dropped the sequence.
         """
         if event.finish_reason in ("abort", "error"):
-            raise EngineDeadError(
-                event.error or "the server ended this request early; send it again"
-            )
+            kind = _ERRORS.get(event.error_kind, EngineDeadError)
+            raise kind(event.error or "the server ended this request early; send it again")
         text = self._stops.add(self._decode(event))
         if self.stopped_early:
             self.finish_reason = "stop"

@@ -64,5 +64,7 @@ class CompletionRoute:
 
     async def _prompt(self, prompt: str | list[int], tenant: Tenant) -> Prompt:
         if isinstance(prompt, str):
-            return Prompt(await tenant.tokenizer.encode(prompt, add_special_tokens=True))
-        return Prompt(check_ids(prompt, tenant.model.vocab_size, "prompt"))
+            token_ids = await tenant.tokenizer.encode(prompt, add_special_tokens=True)
+        else:
+            token_ids = tuple(prompt)
+        return Prompt(check_ids(token_ids, tenant.model.vocab_size, "prompt"))

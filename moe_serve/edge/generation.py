@@ -8,7 +8,7 @@ from moe_serve.control.client import EngineClient
 from moe_serve.edge.choice import Choice, Delta
 from moe_serve.edge.merge import merge
 from moe_serve.edge.metrics import SequenceTimer
-from moe_serve.errors import EngineDeadError, OverloadedError
+from moe_serve.errors import EngineDeadError, RequestError
 from moe_serve.types import Request, TokenEvent
 
 
@@ -59,7 +59,7 @@ class Generation:
         """One delta for each event, some of them empty; closing this ends every sequence.
 
         Raises:
-            OverloadedError: nothing was started.
+            RequestError: a rank refused a sequence; OverloadedError where there was no room.
             EngineDeadError: a sequence was lost.
         """
         for sequence in self._sequences.values():
@@ -69,7 +69,7 @@ class Generation:
             async with aclosing(self._follow()) as deltas:
                 async for delta in deltas:
                     yield delta
-        except OverloadedError:
+        except RequestError:
             end = "refused"
             raise
         except EngineDeadError:

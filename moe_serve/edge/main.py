@@ -49,9 +49,8 @@ async def _serve(listener: socket.socket) -> int:
     if not line:
         return _RANKS_ARE_GONE
     start = msgspec.json.decode(line, type=FrontEndStart)
-    engine = RemoteEngine(
-        start.addresses, start.secret, Router(start.rank_weights, start.page_size), start.max_live
-    )
+    router = Router(start.rank_weights, start.page_size, start.max_live)
+    engine = RemoteEngine(start.addresses, start.secret, router)
     keys = read_keys(Path(start.api_keys)) if start.api_keys else frozenset()
     if not keys:
         warn_if_exposed(listener.getsockname()[0])

@@ -21,7 +21,6 @@ _GAUGES: dict[str, tuple[str, str]] = {
     "moe_serve_pages": ("num_pages", "Pages of the KV cache"),
     "moe_serve_pages_used": ("num_pages_used", "Pages held by live sequences"),
     "moe_serve_pages_cached": ("num_pages_cached", "Pages kept for prefixes only"),
-    "moe_serve_expert_imbalance": ("expert_imbalance", "Max / mean over ranks of expert rows"),
 }
 _COUNTERS: dict[str, tuple[str, str]] = {
     "moe_serve_prompt_tokens": ("num_prompt_tokens", "Prompt tokens admitted"),
@@ -29,7 +28,7 @@ _COUNTERS: dict[str, tuple[str, str]] = {
     "moe_serve_generated_tokens": ("num_generated_tokens", "Tokens generated"),
     "moe_serve_preemptions": ("num_preemptions", "Sequences set back for want of pages"),
     "moe_serve_steps": ("num_steps", "Model steps taken"),
-    "moe_serve_expert_rows": ("expert_tokens", "(token, expert) rows computed"),
+    "moe_serve_expert_rows": ("num_expert_rows", "(token, expert) rows computed"),
     "moe_serve_dispatch_bytes": ("dispatch_bytes", "Bytes sent by dispatch and combine"),
 }
 
@@ -38,12 +37,12 @@ class Metrics:
     """One registry for one server.
 
     Args:
-        client: asked for the newest statistics of each rank.
+        client: asked for the newest statistics of the ranks.
     """
 
     def __init__(self, client: EngineClient) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(RankCollector(client.stats))
+        self.registry.register(RankCollector(client))
         self._live = Gauge(
             "moe_serve_live_requests", "Sequences in flight", ["model"], registry=self.registry
         )
@@ -126,13 +125,13 @@ class SequenceTimer:
 
 
 class RankCollector(Collector):
-    """Each rank's statistics under a `rank` label, read when they are asked for."""
+    """The ranks' statistics, each rank's own under a `rank` label, read when asked for."""
 
-    def __init__(self, stats: Callable[[], Sequence[RankStats]]) -> None:
-        self._stats = stats
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
 
     def collect(self) -> Iterator[Metric]:
-        ranks = self._stats()
+        ranks = self._client.stats()
         for name, (field, text) in _GAUGES.items():
             gauge = GaugeMetricFamily(name, text, labels=["rank"])
             for rank in ranks:
@@ -143,6 +142,11 @@ class RankCollector(Collector):
             for rank in ranks:
                 counter.add_metric([str(rank.plan_rank)], getattr(rank, field))
             yield counter
+        yield GaugeMetricFamily(
+            "moe_serve_expert_imbalance",
+            "Max / mean over ranks of expert rows computed of late",
+            value=self._client.expert_imbalance,
+        )
         yield self._kv_use(ranks)
         yield self._step_seconds(ranks)
 

@@ -1,6 +1,7 @@
 """A request body's sampling fields as the engine's SamplingParams."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moe_serve.control.client import ServedModel
@@ -87,8 +88,12 @@ def resolve_max_tokens(
     return asked or min(limits.default_max_tokens or room, room)
 
 
-def check_ids(token_ids: list[int], vocab_size: int, parameter: str) -> tuple[int, ...]:
-    """The ids, all of them the model's, or RequestError."""
+def check_ids(token_ids: Sequence[int], vocab_size: int, parameter: str) -> tuple[int, ...]:
+    """The ids, all of them the model's; a tokenizer may know tokens that its model lacks.
+
+    Raises:
+        RequestError: names the first id that is not.
+    """
     for token_id in token_ids:
         if not 0 <= token_id < vocab_size:
             raise RequestError(
@@ -99,7 +104,7 @@ def check_ids(token_ids: list[int], vocab_size: int, parameter: str) -> tuple[in
 
 def _logit_bias(biases: dict[str, float], vocab_size: int) -> tuple[tuple[int, float], ...]:
     for name in biases:
-        if not (name.isascii() and name.isdecimal() and len(name) < 19):
+        if not (name.isascii() and name.isdecimal() and len(name) < 19 and str(int(name)) == name):
             raise RequestError(f"logit_bias: {name!r} is not a token id", "logit_bias")
     ids = check_ids([int(name) for name in biases], vocab_size, "logit_bias")
     return tuple(zip(ids, biases.values(), strict=True))

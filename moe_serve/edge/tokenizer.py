@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from moe_serve.edge.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from moe_serve.edge.reasoning import CLOSE_TAG, OPEN_TAG, ReasoningSplitter
 from moe_serve.edge.token_bytes import TokenBytes, decoder_form
+from moe_serve.edge.tokenizer_file import tokenizer_file
 from moe_serve.errors import CheckpointError, RequestError
 
 # Shorter texts take less time than handing them to a thread.
@@ -100,11 +101,7 @@ class ModelTokenizer:
 
 
 def _load(path: Path) -> Any:
-    if not (path / "tokenizer.json").is_file():
-        raise CheckpointError(
-            f"{path} has no tokenizer.json; save one there with "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        )
+    tokenizer_file(path)
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
     except Exception as error:

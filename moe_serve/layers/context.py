@@ -33,20 +33,12 @@ class GroupedCacheSpec:
     num_kv_heads: int
     head_width: int
 
-    @property
-    def elements_per_token(self) -> int:
-        return 2 * self.num_kv_heads * self.head_width
-
 
 @dataclass(frozen=True, slots=True)
 class LatentCacheSpec:
     """The cache shape that a latent attention layer asks for."""
 
     latent_width: int
-
-    @property
-    def elements_per_token(self) -> int:
-        return self.latent_width
 
 
 CacheSpec = GroupedCacheSpec | LatentCacheSpec

@@ -58,18 +58,6 @@ class Model:
     def vocab_size(self) -> int:
         return self.shape.vocab_size
 
-    @property
-    def moe_layers(self) -> tuple[int, ...]:
-        return self.shape.moe_layers
-
-    @property
-    def num_experts(self) -> int:
-        return self.shape.num_experts
-
-    @property
-    def context_length(self) -> int:
-        return self.shape.context_length
-
 
 def build(family: Family, loader: WeightLoader) -> Model:
     """Read the weights, layer by layer."""

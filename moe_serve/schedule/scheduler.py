@@ -25,7 +25,7 @@ class Scheduler:
     Args:
         max_tokens_per_step: tokens of one batch, decoding and prefill together.
         max_sequences: sequences that run at once.
-        max_waiting: requests in the queue beyond which `add` raises OverloadedError.
+        max_live: requests, running and waiting, beyond which `add` raises OverloadedError.
         max_context: the most tokens of prompt and answer.
         prefix_caching: share and keep the pages of equal prefixes.
 
@@ -41,7 +41,7 @@ class Scheduler:
         page_size: int,
         max_tokens_per_step: int,
         max_sequences: int,
-        max_waiting: int,
+        max_live: int,
         max_context: int,
         prefix_caching: bool,
     ) -> None:
@@ -51,14 +51,13 @@ class Scheduler:
                 "cache.page_size": page_size,
                 "scheduler.max_tokens_per_step": max_tokens_per_step,
                 "scheduler.max_sequences": max_sequences,
-                "scheduler.max_waiting": max_waiting,
                 "model.max_context": max_context,
             }
         )
         self._max_tokens_per_step = max_tokens_per_step
         # With more, some that run could not even decode one token a step.
         self._max_running = min(max_sequences, max_tokens_per_step)
-        self._max_waiting = max_waiting
+        self._max_live = max_live
         self._max_context = max_context
         self._cache = PageCache(
             num_pages=num_pages, page_size=page_size, prefix_caching=prefix_caching
@@ -97,7 +96,7 @@ class Scheduler:
         """Queue a request.
 
         Raises:
-            OverloadedError: max_waiting requests wait already.
+            OverloadedError: max_live requests run or wait already.
             RequestError: the request could not be finished even if it were alone.
         """
         check_request(
@@ -106,9 +105,10 @@ class Scheduler:
             num_pages=self._cache.pool.num_pages,
             page_size=self._cache.page_size,
         )
-        if len(self._waiting) >= self._max_waiting:
+        num_live = len(self._waiting) + len(self._running)
+        if num_live >= self._max_live:
             raise OverloadedError(
-                f"{len(self._waiting)} requests wait, {self._max_waiting} may; "
+                f"{num_live} requests run or wait on this rank, {self._max_live} may; "
                 "try again later, or raise scheduler.max_waiting"
             )
         request_id = request.request_id

@@ -24,11 +24,6 @@ def allocate_cache(
     return tuple(_allocate(spec, num_pages, page_size, dtype, device) for spec in specs)
 
 
-def page_bytes(specs: Sequence[CacheSpec], page_size: int, dtype: torch.dtype) -> int:
-    """Bytes of one page over all layers."""
-    return sum(spec.elements_per_token for spec in specs) * page_size * dtype.itemsize
-
-
 def _allocate(
     spec: CacheSpec, num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device
 ) -> LayerCache:

@@ -1,5 +1,6 @@
 """One rank's engine: scheduler, runner and sampler around one step."""
 
+from moe_serve.errors import RequestError
 from moe_serve.schedule.scheduler import Scheduler
 from moe_serve.step.runner import Runner
 from moe_serve.step.sampler import Sampler
@@ -10,8 +11,8 @@ from moe_serve.types import RankStats, Request, TokenEvent
 class Engine:
     """Takes requests and gives events, a step at a time; knows nothing of other ranks.
 
-    Every rank of an EP group calls `step` equally often; `run` of a rank without work takes part
-    with no tokens.
+    Every rank of an EP group calls `step` equally often; a rank without work takes part in the
+    others' step with no tokens.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class Engine:
         dispatcher: TimedDispatcher,
         timer: Timer,
         num_pages: int,
+        vocab_size: int,
     ) -> None:
         self._plan_rank = plan_rank
         self._scheduler = scheduler
@@ -31,6 +33,7 @@ class Engine:
         self._dispatcher = dispatcher
         self._timer = timer
         self._num_pages = num_pages
+        self._vocab_size = vocab_size
         self._num_steps = 0
 
     @property
@@ -38,9 +41,22 @@ class Engine:
         return self._scheduler.has_work
 
     def add(self, request: Request) -> None:
-        """Queue a request; raises RequestError (OverloadedError) where it cannot be."""
+        """Queue a request.
+
+        Raises:
+            RequestError: it can never be served: too long, or with ids beyond the vocabulary.
+            OverloadedError: not now.
+        """
+        self._check_ids(request)
         self._scheduler.add(request)
         self._sampler.add(request)
+
+    def _check_ids(self, request: Request) -> None:
+        biased = (token_id for token_id, _ in request.sampling.logit_bias)
+        token_ids = (*request.prompt_ids, *request.sampling.stop_token_ids, *biased)
+        for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
+            if not 0 <= token_id < self._vocab_size:
+                raise RequestError(f"token id {token_id} is not in 0..{self._vocab_size - 1}")
 
     def abort(self, request_id: str) -> TokenEvent | None:
         """End a request early; None if it has ended already."""
@@ -78,7 +94,7 @@ class Engine:
             num_generated_tokens=scheduler.num_generated_tokens,
             num_preemptions=scheduler.num_preemptions,
             num_steps=self._num_steps,
-            expert_tokens=self._dispatcher.num_rows,
+            num_expert_rows=self._dispatcher.num_rows,
             dispatch_bytes=self._dispatcher.bytes_sent,
             step_seconds=dict(self._timer.seconds),
         )

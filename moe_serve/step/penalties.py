@@ -58,15 +58,19 @@ def apply_penalties(
     logits_SV[rows] = chosen
 
 
-def apply_logit_bias(logits_SV: torch.Tensor, biases: list[tuple[tuple[int, float], ...]]) -> None:
-    """Add each row's (token id, bias) pairs in place."""
-    entries = [(row, token, bias) for row, pairs in enumerate(biases) for token, bias in pairs]
-    if not entries:
-        return
-    rows, tokens, values = zip(*entries, strict=True)
-    index = (torch.tensor(rows), torch.tensor(tokens))
-    logits_SV.index_put_(
-        tuple(part.to(logits_SV.device) for part in index),
-        torch.tensor(values, dtype=torch.float32, device=logits_SV.device),
-        accumulate=True,
-    )
+class LogitBias:
+    """One request's bias, as tensors made once."""
+
+    def __init__(self, sampling: SamplingParams, device: torch.device) -> None:
+        ids, values = zip(*sampling.logit_bias, strict=True)
+        self.ids = torch.tensor(ids, device=device)
+        self.values = torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def apply_logit_bias(logits_SV: torch.Tensor, rows: list[int], biases: list[LogitBias]) -> None:
+    """Add each named row's bias in place."""
+    lengths = torch.tensor([len(bias.ids) for bias in biases], device=logits_SV.device)
+    row_ids = torch.tensor(rows, device=logits_SV.device).repeat_interleave(lengths)
+    token_ids = torch.cat([bias.ids for bias in biases])
+    values = torch.cat([bias.values for bias in biases])
+    logits_SV.index_put_((row_ids, token_ids), values, accumulate=True)

@@ -8,19 +8,37 @@ from collections.abc import Sequence
 import torch
 
 from moe_serve.step.candidates import pick, top_tokens
-from moe_serve.step.penalties import TokenHistory, apply_logit_bias, apply_penalties, wants_history
+from moe_serve.step.penalties import (
+    LogitBias,
+    TokenHistory,
+    apply_logit_bias,
+    apply_penalties,
+    wants_history,
+)
 from moe_serve.step.random import uniform
 from moe_serve.types import Request, SampledToken, SamplingParams, StepOutput
 
 
 class _State:
-    """What the sampler remembers of one live request."""
+    """What the sampler remembers of one live request.
 
-    def __init__(self, request: Request, history: TokenHistory | None) -> None:
+    Attributes:
+        history, bias: made at the first sample, so that a queued request holds no tensors.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
         self.sampling = request.sampling
         self.seed = request.sampling.seed or 0
-        self.history = history
         self.num_sampled = 0
+        self.history: TokenHistory | None = None
+        self.bias: LogitBias | None = None
+
+    def prepare(self, vocab_size: int, device: torch.device) -> None:
+        if self.num_sampled == 0 and wants_history(self.sampling):
+            self.history = TokenHistory(self.request, vocab_size, device)
+        if self.num_sampled == 0 and self.sampling.logit_bias:
+            self.bias = LogitBias(self.sampling, device)
 
 
 class Sampler:
@@ -32,10 +50,7 @@ class Sampler:
         self._states: dict[str, _State] = {}
 
     def add(self, request: Request) -> None:
-        history = None
-        if wants_history(request.sampling):
-            history = TokenHistory(request, self._vocab_size, self._device)
-        self._states[request.request_id] = _State(request, history)
+        self._states[request.request_id] = _State(request)
 
     def forget(self, request_id: str) -> None:
         self._states.pop(request_id, None)
@@ -70,11 +85,14 @@ class Sampler:
         )
 
     def _adjust(self, states: list[_State], logits_SV: torch.Tensor) -> None:
-        apply_logit_bias(logits_SV, [state.sampling.logit_bias for state in states])
-        rows = [row for row, state in enumerate(states) if state.history is not None]
-        if rows:
-            histories = [state.history for state in states if state.history is not None]
-            apply_penalties(logits_SV, rows, histories)
+        for state in states:
+            state.prepare(self._vocab_size, self._device)
+        biases = {row: state.bias for row, state in enumerate(states) if state.bias}
+        if biases:
+            apply_logit_bias(logits_SV, list(biases), list(biases.values()))
+        histories = {row: state.history for row, state in enumerate(states) if state.history}
+        if histories:
+            apply_penalties(logits_SV, list(histories), list(histories.values()))
 
 
 def _choose(states: list[_State], logits_SV: torch.Tensor) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Protocol
 from moe_comm.header import StepHeader, agree
 from moe_comm.transport.exchange import Exchange
 
-from moe_serve.errors import RequestError
+from moe_serve.errors import OverloadedError, RequestError
 from moe_serve.step.engine import Engine
 from moe_serve.types import Command, Report, Request, TokenEvent
 
@@ -48,7 +48,7 @@ class Worker:
         exchange: Exchange,
         link: Link,
         watch: Callable[[], None],
-        plan_epoch: int = 0,
+        plan_epoch: int,
     ) -> None:
         self._plan_rank = plan_rank
         self._engine = engine
@@ -104,9 +104,7 @@ class Worker:
         try:
             self._engine.add(request)
         except RequestError as error:
-            return [
-                TokenEvent(request.request_id, 0, None, finish_reason="error", error=str(error))
-            ]
+            return [_refusal(request, error)]
         return []
 
     def _report(self, events: Sequence[TokenEvent], force: bool = False) -> None:
@@ -120,3 +118,14 @@ class Worker:
             stats = self._engine.stats()
         if events or stats is not None:
             self._link.send(Report(plan_rank=self._plan_rank, events=tuple(events), stats=stats))
+
+
+def _refusal(request: Request, error: RequestError) -> TokenEvent:
+    return TokenEvent(
+        request.request_id,
+        0,
+        None,
+        finish_reason="error",
+        error=str(error),
+        error_kind="overloaded" if isinstance(error, OverloadedError) else "request",
+    )

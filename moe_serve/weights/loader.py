@@ -42,9 +42,6 @@ class WeightLoader:
         self._progress = progress
         self._blocks = read_block_shape(checkpoint.config)
 
-    def has(self, name: str) -> bool:
-        return name in self._checkpoint
-
     def tensor(
         self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
     ) -> torch.Tensor:

@@ -1,7 +1,8 @@
-"""How far loading has come: a bar on a terminal, a log line every tenth elsewhere."""
+"""How far loading has come: a bar on a terminal, a log line now and then elsewhere."""
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ from moe_serve.weights.checkpoint import Checkpoint
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
+
+_LINE_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -74,18 +77,24 @@ def _make_bar(console: Console) -> Progress:
 
 
 class TenthsLogger:
-    """Logs a line whenever another tenth of the bytes has been read."""
+    """Logs a line whenever another tenth of the bytes has been read, but not too often.
 
-    def __init__(self, total_bytes: int) -> None:
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total_bytes = max(1, total_bytes)
+        self._clock = clock
+        self._last_line = clock()
         self._num_read = 0
         self._num_tenths = 0
 
     def __call__(self, num_bytes: int) -> None:
         self._num_read += num_bytes
         num_tenths = min(10, 10 * self._num_read // self._total_bytes)
-        if num_tenths > self._num_tenths:
-            self._num_tenths = num_tenths
+        if num_tenths > self._num_tenths and self._clock() - self._last_line >= _LINE_SECONDS:
+            self._num_tenths, self._last_line = num_tenths, self._clock()
             logger.info(
                 "loading weights: %d %% of %.2f GiB", 10 * num_tenths, self._total_bytes / 2**30
             )

@@ -17,6 +17,7 @@ from moe_placement.config_fields import ConfigFields
 from moe_placement.mlp_spec import (
     MlpSpec,
     dense_mlp,
+    glm_mlp,
     mixtral_mlp,
     qwen_mlp,
     sigmoid_mlp,
@@ -54,6 +55,7 @@ _LATENT = {
 }
 _LLAMA = {
     "vocab_size": 32000,
+    "max_position_embeddings": 2048,
     "hidden_size": 4096,
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
@@ -71,6 +73,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             defaults={
                 **_LATENT,
                 "vocab_size": 129280,
+                "max_position_embeddings": 4096,
                 "hidden_size": 7168,
                 "intermediate_size": 18432,
                 "moe_intermediate_size": 2048,
@@ -90,6 +93,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
                 **_LLAMA,
                 **_LATENT,
                 "vocab_size": 102400,
+                "max_position_embeddings": 2048,
                 "moe_intermediate_size": 1407,
                 "n_shared_experts": 2,
                 "n_routed_experts": 64,
@@ -102,6 +106,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             mlp=qwen_mlp,
             defaults={
                 "vocab_size": 151936,
+                "max_position_embeddings": 32768,
                 "hidden_size": 2048,
                 "intermediate_size": 6144,
                 "num_hidden_layers": 24,
@@ -118,9 +123,10 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
         "Glm4MoeForCausalLM": Architecture(
             attention=glm_attention,
-            mlp=sigmoid_mlp,
+            mlp=glm_mlp,
             defaults={
                 "vocab_size": 151552,
+                "max_position_embeddings": 131072,
                 "hidden_size": 4096,
                 "intermediate_size": 10944,
                 "num_hidden_layers": 46,
@@ -142,6 +148,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             mlp=mixtral_mlp,
             defaults={
                 "vocab_size": 32000,
+                "max_position_embeddings": 131072,
                 "hidden_size": 4096,
                 "intermediate_size": 14336,
                 "num_hidden_layers": 32,
@@ -161,6 +168,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             mlp=dense_mlp,
             defaults={
                 "vocab_size": 151936,
+                "max_position_embeddings": 32768,
                 "hidden_size": 4096,
                 "intermediate_size": 22016,
                 "num_hidden_layers": 32,

@@ -1,5 +1,6 @@
 """Parameters, cache and activations of one attention layer, by kind."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe_placement.config_fields import ConfigFields
@@ -14,12 +15,18 @@ class AttentionSpec:
         norms: the norms inside attention, of queries and keys or of latents.
         kv_elements: elements that one token keeps in the cache.
         activations: elements that one token needs while the layer runs.
+        num_heads: of the queries.
+        row_elements: of one head's query and its result, as they meet the cache.
+        rotary_width: how many numbers of a head turn with position.
     """
 
     parameters: int
     norms: int
     kv_elements: int
     activations: int
+    num_heads: int
+    row_elements: int
+    rotary_width: int
 
 
 def grouped_attention(fields: ConfigFields) -> AttentionSpec:
@@ -42,7 +49,7 @@ def normed_attention(fields: ConfigFields) -> AttentionSpec:
 def glm_attention(fields: ConfigFields) -> AttentionSpec:
     """`attention_bias` is of queries, keys and values alone; norms are optional (GLM-4.5)."""
     bias, norms = fields.flag("attention_bias"), fields.flag("use_qk_norm")
-    return _grouped(fields, input_bias=bias, norms=norms)
+    return _grouped(fields, input_bias=bias, norms=norms, rotary_part=0.5)
 
 
 def _grouped(
@@ -51,6 +58,7 @@ def _grouped(
     input_bias: bool = False,
     output_bias: bool = False,
     norms: bool = False,
+    rotary_part: float = 1.0,
 ) -> AttentionSpec:
     hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     kv_heads = fields.optional("num_key_value_heads") or heads
@@ -62,7 +70,17 @@ def _grouped(
         norms=2 * head if norms else 0,
         kv_elements=kv,
         activations=2 * queries + kv,
+        num_heads=heads,
+        row_elements=2 * head,
+        rotary_width=int(head * _rotary_part(fields, rotary_part)),
     )
+
+
+def _rotary_part(fields: ConfigFields, default: float) -> float:
+    """The part of a head that turns, where the config or its rotary settings name one."""
+    rotary = fields.find("rope_scaling") or fields.find("rope_parameters") or {}
+    part = rotary.get("partial_rotary_factor") if isinstance(rotary, Mapping) else None
+    return float(part or fields.find("partial_rotary_factor") or default)
 
 
 def latent_attention(fields: ConfigFields) -> AttentionSpec:
@@ -87,4 +105,7 @@ def latent_attention(fields: ConfigFields) -> AttentionSpec:
         norms=(query_latent or 0) + latent,
         kv_elements=latent + rotary,
         activations=queries + heads * (2 * latent + rotary) + values,
+        num_heads=heads,
+        row_elements=2 * latent + rotary,
+        rotary_width=rotary,
     )

@@ -22,7 +22,11 @@ _OTHER_WEIGHTS = (
     "shared_experts",
     "embedding_and_head",
     "gates_and_norms",
+    "rotary_table",
 )
+# Kinds of devices whose kernels keep matrices in a layout of their own. The embedding is kept
+# plain, for its rows are looked up, so there a head tied to it is a second copy.
+_PACKING_DEVICES = frozenset({"cpu"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,7 @@ class RankMemory:
     Attributes:
         pool: the pool's name.
         device: kind and plan rank, as in `npu:3`.
+        rotary_table: cosines and sines of every position.
         working_space: an estimate; see `working_space.py`.
         page_bytes: one page of the KV cache over all layers; 0 where there is no cache.
         num_pages: as asked for, else all that fit in the budget, and at least one.
@@ -48,6 +53,7 @@ class RankMemory:
     shared_experts: int
     embedding_and_head: int
     gates_and_norms: int
+    rotary_table: int
     experts: int
     working_space: int
     page_bytes: int
@@ -63,7 +69,7 @@ class RankMemory:
 
     @property
     def other_weights(self) -> int:
-        """All weights but the experts'."""
+        """All that is loaded or made at start but the experts."""
         return sum(getattr(self, part) for part in _OTHER_WEIGHTS)
 
     @property
@@ -100,12 +106,14 @@ def rank_memory(
     num_pages: int | None,
     device_bytes: int,
     memory_fraction: float,
+    max_context: int | None = None,
 ) -> RankMemory:
     """Price one plan rank.
 
     Gates with their correction biases are always float32. A format of 8 or 4 bits holds the
     matrices of attention, dense layers, shared and routed experts, without their scales;
-    embedding, head and norms then stay as wide as activations.
+    embedding, head and norms then stay as wide as activations, as the rotary table always is. A
+    tied head counts where the device's kernels pack matrices.
 
     Args:
         activation_bytes: of one element of activations and KV cache.
@@ -114,6 +122,7 @@ def rank_memory(
         device_bytes: what this rank may use of its device; where ranks share a host's memory,
             this rank's share.
         memory_fraction: share of `device_bytes` for everything here.
+        max_context: tokens of the longest sequence served; None is the model's context.
 
     Raises:
         PlanError: the plan is of another model, or asks for a weight format or tensor
@@ -122,7 +131,15 @@ def rank_memory(
     check_model(plan, spec)
     pool = plan.pool_of(rank)
     weights = _weights(spec, plan, rank, pool, activation_bytes)
-    working = working_space(spec, plan, rank, activation_bytes, max_tokens_per_step, max_sequences)
+    working = working_space(
+        spec,
+        plan,
+        rank,
+        activation_bytes,
+        max_tokens_per_step,
+        max_sequences,
+        max_length=-(-(max_context or spec.context_length) // page_size) * page_size,
+    )
     page_bytes = 0
     if pool.role != "experts":
         page_bytes = page_size * spec.num_layers * spec.kv_elements * activation_bytes
@@ -174,13 +191,15 @@ def _weights(
     if pool.role == "experts":
         return dict.fromkeys(_OTHER_WEIGHTS, 0) | {"experts": experts}
     count = spec.parameters
+    head = count["head"] or count["embedding"] * (pool.device in _PACKING_DEVICES)
     gates = _bytes(count["gate"] + spec.num_buffers, _GATE_BITS)
     return {
         "attention": _bytes(count["attention"], bits),
         "dense_mlp": _bytes(count["dense_mlp"], bits),
         "shared_experts": _bytes(count["shared_experts"], bits),
-        "embedding_and_head": _bytes(count["embedding"] + count["head"], plain_bits),
+        "embedding_and_head": _bytes(count["embedding"] + head, plain_bits),
         "gates_and_norms": gates + _bytes(count["norms"], plain_bits),
+        "rotary_table": spec.rotary_elements * activation_bytes,
         "experts": experts,
     }
 

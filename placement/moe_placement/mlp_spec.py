@@ -1,5 +1,6 @@
 """Parameters of a model's feed-forward layers, dense and routed, by family."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moe_placement.config_fields import ConfigFields
@@ -58,17 +59,32 @@ def qwen_mlp(fields: ConfigFields) -> MlpSpec:
 
 
 def softmax_mlp(fields: ConfigFields) -> MlpSpec:
-    """Routed after the first `first_k_dense_replace` layers, with shared experts (DeepSeek-V2)."""
-    return _shared(fields, has_gate_bias=False)
+    """Routed at every `moe_layer_freq`-th layer after the first `first_k_dense_replace`, with
+    shared experts (DeepSeek-V2)."""
+    return _shared(fields, _every_few_layers(fields), has_gate_bias=False)
 
 
 def sigmoid_mlp(fields: ConfigFields) -> MlpSpec:
-    """The same with a correction bias in the router (DeepSeek-V3, GLM-4.5)."""
-    return _shared(fields, has_gate_bias=True)
+    """The same with a correction bias in the router (DeepSeek-V3)."""
+    return _shared(fields, _every_few_layers(fields), has_gate_bias=True)
 
 
-def _shared(fields: ConfigFields, *, has_gate_bias: bool) -> MlpSpec:
-    layers = range(fields.count("first_k_dense_replace"), fields.size("num_hidden_layers"))
+def glm_mlp(fields: ConfigFields) -> MlpSpec:
+    """Routed at all layers after the first few, otherwise like DeepSeek-V3 (GLM-4.5)."""
+    return _shared(fields, _late_layers(fields), has_gate_bias=True)
+
+
+def _late_layers(fields: ConfigFields) -> range:
+    return range(fields.count("first_k_dense_replace"), fields.size("num_hidden_layers"))
+
+
+def _every_few_layers(fields: ConfigFields) -> list[int]:
+    has_step = fields.find("moe_layer_freq") is not None
+    step = fields.size("moe_layer_freq") if has_step else 1
+    return [layer for layer in _late_layers(fields) if layer % step == 0]
+
+
+def _shared(fields: ConfigFields, layers: Iterable[int], *, has_gate_bias: bool) -> MlpSpec:
     width = fields.size("moe_intermediate_size")
     return _routed(
         fields,

@@ -17,6 +17,7 @@ class ModelSpec:
     Attributes:
         embedding: the input embedding.
         head: the output head; 0 where it is the embedding's own weight.
+        context_length: positions that it knows, prompt and answer together.
         attention: of one layer.
         mlp: dense and routed feed-forward layers; counts are of one layer.
     """
@@ -27,6 +28,7 @@ class ModelSpec:
     num_layers: int
     embedding: int
     head: int
+    context_length: int
     attention: AttentionSpec
     mlp: MlpSpec
 
@@ -49,6 +51,7 @@ class ModelSpec:
             num_layers=fields.size("num_hidden_layers"),
             embedding=embedding,
             head=0 if fields.flag("tie_word_embeddings") else embedding,
+            context_length=fields.size("max_position_embeddings"),
             attention=architecture.attention(fields),
             mlp=architecture.mlp(fields),
         )
@@ -74,6 +77,11 @@ class ModelSpec:
     def kv_elements(self) -> int:
         """Cache elements of one token in one layer."""
         return self.attention.kv_elements
+
+    @property
+    def rotary_elements(self) -> int:
+        """A cosine and a sine of each number that turns, at every position."""
+        return self.context_length * 2 * self.attention.rotary_width
 
     @property
     def norms(self) -> int:

@@ -1,12 +1,14 @@
 """An estimate of the bytes that one step needs beside weights and cache."""
 
+from moe_placement.attention_space import attention_space
 from moe_placement.plan import Plan
 from moe_placement.specs import ModelSpec
 
 # The residual stream, its normed copy, and a layer's output.
 _HIDDEN_COPIES = 3
-# Logits, their probabilities, and the sorted ones, in float32.
-_LOGIT_BYTES = 3 * 4
+# Of each logit until its row's token is chosen: with penalties, a top-p that takes all tokens to
+# decide, and logprobs, the most that sampling can be asked for.
+LOGIT_BYTES = 64
 
 
 def working_space(
@@ -16,26 +18,39 @@ def working_space(
     activation_bytes: int,
     max_tokens_per_step: int,
     max_sequences: int | None = None,
+    max_length: int | None = None,
 ) -> int:
     """Bytes of a full step on one rank, every rank with tokens being full and routing even.
 
-    Counted: the hidden states, the widest phase of a layer (attention, a dense layer, or the
-    experts with the rows they receive and those sent and returned), and the logits of the
-    sampled tokens. Not counted: attention scores that an op may materialise, and rows beyond
-    an even share when routing is uneven.
+    Counted: the hidden states, the widest phase of a layer (attention with its blocks of gathered
+    keys and scores, a dense layer, or the experts with the rows they receive and those sent and
+    returned), or the logits of the sampled tokens where choosing from them takes more. Not counted:
+    rows beyond an even share when routing is uneven.
 
     Args:
         max_sequences: the most tokens whose logits one step wants; None is all its tokens.
+        max_length: tokens of the longest sequence, in whole pages; None is the model's context.
     """
-    tokens = max_tokens_per_step if plan.role_of(rank) != "experts" else 0
-    phases = (
-        tokens * spec.attention.activations,
-        tokens * 3 * spec.mlp.dense_width * (spec.num_dense_layers > 0),
-        _expert_elements(spec, plan, rank, tokens, max_tokens_per_step),
-    )
-    hidden = tokens * _HIDDEN_COPIES * spec.hidden_size
+    pool = plan.pool_of(rank)
+    tokens = max_tokens_per_step if pool.role != "experts" else 0
     sampled = tokens if max_sequences is None else min(tokens, max_sequences)
-    return activation_bytes * (hidden + max(phases)) + sampled * spec.vocab_size * _LOGIT_BYTES
+    blocks = attention_space(
+        spec.attention,
+        pool.device,
+        activation_bytes=activation_bytes,
+        num_tokens=tokens,
+        num_sequences=sampled,
+        length=spec.context_length if max_length is None else max_length,
+    )
+    dense = tokens * 3 * spec.mlp.dense_width * (spec.num_dense_layers > 0)
+    phases = (
+        activation_bytes * tokens * spec.attention.activations + blocks,
+        activation_bytes * dense,
+        activation_bytes * _expert_elements(spec, plan, rank, tokens, max_tokens_per_step),
+        sampled * spec.vocab_size * LOGIT_BYTES,
+    )
+    hidden = activation_bytes * tokens * _HIDDEN_COPIES * spec.hidden_size
+    return hidden + max(phases)
 
 
 def _expert_elements(

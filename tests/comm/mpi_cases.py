@@ -26,16 +26,16 @@ class Placement:
 
 
 class Tokens:
-    """One rank's tokens, the same whenever they are made."""
+    """One rank's tokens, the same whenever and wherever they are made."""
 
-    def __init__(self, rank: int, seed: int, dtype: torch.dtype) -> None:
+    def __init__(self, rank: int, seed: int, dtype: torch.dtype, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(seed * 100 + rank)
         num_tokens = (0, 5, 33, 80)[(rank + seed) % 4]
-        self.x_TD = torch.randn(num_tokens, WIDTH, generator=generator).to(dtype)
-        scores = torch.rand(num_tokens, NUM_EXPERTS, generator=generator)
+        self.x_TD = torch.randn(num_tokens, WIDTH, generator=generator).to(device, dtype)
+        scores = torch.rand(num_tokens, NUM_EXPERTS, generator=generator).to(device)
         self.weights_TK, self.ids_TK = scores.topk(NUM_CHOSEN, dim=1)
         token_ids = torch.randint(0, 1000, (num_tokens,), generator=generator)
-        self.keys_T = token_keys(token_ids, torch.arange(num_tokens))
+        self.keys_T = token_keys(token_ids, torch.arange(num_tokens)).to(device)
 
     def start(self, dispatcher: Dispatcher, layer: int) -> PendingDispatch:
         return dispatcher.start(layer, self.x_TD, self.ids_TK, self.weights_TK, self.keys_T)
@@ -49,7 +49,8 @@ def compute(
     assert rows.counts_E.tolist() == [int(count) for count in rows.counts_E]
     assert len(rows.counts_E) == len(slots) and int(rows.counts_E.sum()) == len(rows.rows_RD)
     expert_R1 = torch.tensor(slots, dtype=torch.int64).repeat_interleave(rows.counts_E)[:, None]
-    y_RD = rows.rows_RD * (expert_R1 + 1).to(rows.rows_RD.dtype) + expert_R1
+    expert_R1 = expert_R1.to(rows.rows_RD)
+    y_RD = rows.rows_RD * (expert_R1 + 1) + expert_R1
     if faulty and len(y_RD):
         y_RD[len(y_RD) // 2] = 0
     return dispatcher.start_combine(y_RD, handle)

@@ -1,6 +1,7 @@
-"""One rank of the exchange checks: `mpirun -n N python mpi_worker.py agreeing|lost`.
+"""One rank of the exchange checks: `mpirun -n N python mpi_worker.py agreeing|lost BACKEND`.
 
-Every check runs on all ranks; one that fails prints its traceback and ends them all.
+The backend is of torch.distributed: gloo on CPUs, nccl with a GPU for each rank. Every check runs
+on all ranks; one that fails prints its traceback and ends them all.
 """
 
 import os
@@ -17,16 +18,19 @@ from moe_comm.launch import read_launch
 from moe_comm.transport.exchange import Exchange, PeerLostError
 from moe_comm.transport.torch_dist import open_torch_exchange
 from moe_comm.transport.world import World, open_world
+from moe_devices.discover import open_device
 from mpi_cases import WIDTH, Placement, Tokens, compute, on_one_rank
 
 SHORT_SECONDS = 0.6
+CPU = torch.device("cpu")
+DEVICE_KINDS = {"gloo": "cpu", "nccl": "cuda"}
 
 
-def check_collective_equals_local(exchange: Exchange) -> None:
+def check_collective_equals_local(exchange: Exchange, device: torch.device) -> None:
     for seed in range(6):
         placement = Placement(exchange.size, seed)
         for dtype in (torch.float32, torch.bfloat16):
-            tokens = Tokens(exchange.rank, seed, dtype)
+            tokens = Tokens(exchange.rank, seed, dtype, device)
             spread = CollectiveDispatcher(exchange, {4: placement.table(4)})
             slots = placement.slots[exchange.rank]
             y_TD = compute(spread, tokens.start(spread, 4), slots).finish()
@@ -35,8 +39,9 @@ def check_collective_equals_local(exchange: Exchange) -> None:
             assert torch.equal(y_TD, expected), f"seed {seed} {dtype}"
 
 
-def check_dropped_row_is_seen(exchange: Exchange) -> None:
-    placement, tokens = Placement(exchange.size, 3), Tokens(exchange.rank, 3, torch.bfloat16)
+def check_dropped_row_is_seen(exchange: Exchange, device: torch.device) -> None:
+    placement = Placement(exchange.size, 3)
+    tokens = Tokens(exchange.rank, 3, torch.bfloat16, device)
     spread = CollectiveDispatcher(exchange, {0: placement.table(0)})
     faulty = exchange.rank == exchange.size - 1
     slots = placement.slots[exchange.rank]
@@ -47,14 +52,14 @@ def check_dropped_row_is_seen(exchange: Exchange) -> None:
     assert exchange.max_reduce(ours).sum() == 1
 
 
-def check_two_layers_under_way(exchange: Exchange) -> None:
+def check_two_layers_under_way(exchange: Exchange, device: torch.device) -> None:
     """A second dispatch starts before the first one's rows have been asked for."""
     placements = {0: Placement(exchange.size, 1), 1: Placement(exchange.size, 2)}
     spread = CollectiveDispatcher(exchange, {n: p.table(n) for n, p in placements.items()})
     slots = {layer: placements[layer].slots[exchange.rank] for layer in placements}
     for seed in range(5):
-        first = Tokens(exchange.rank, seed, torch.float32)
-        second = Tokens(exchange.rank, seed + 1, torch.bfloat16)
+        first = Tokens(exchange.rank, seed, torch.float32, device)
+        second = Tokens(exchange.rank, seed + 1, torch.bfloat16, device)
         pending, later = first.start(spread, 0), second.start(spread, 1)
         time.sleep(0.002 * ((exchange.rank + seed) % 2))
         combine = compute(spread, pending, slots[0])
@@ -63,22 +68,23 @@ def check_two_layers_under_way(exchange: Exchange) -> None:
         assert torch.equal(later_combine.finish(), on_one_rank(second, 1))
 
 
-def check_bytes_sent(exchange: Exchange) -> None:
+def check_bytes_sent(exchange: Exchange, device: torch.device) -> None:
     table = Placement(exchange.size, 5).table(2)
     spread = CollectiveDispatcher(exchange, {2: table})
-    tokens = Tokens(exchange.rank, 5, torch.bfloat16)
+    tokens = Tokens(exchange.rank, 5, torch.bfloat16, device)
     compute(
         spread, tokens.start(spread, 2), Placement(exchange.size, 5).slots[exchange.rank]
     ).finish()
     sent = 0
+    rank_G = np.repeat(np.arange(exchange.size), table.slots_per_rank)
     for rank in range(exchange.size):
-        theirs = Tokens(rank, 5, torch.bfloat16)
+        theirs = Tokens(rank, 5, torch.bfloat16, CPU)
         keys_T = theirs.keys_T.numpy().view(np.uint64)
-        rank_TK, _ = table.choose(theirs.ids_TK.numpy(), keys_T)
+        rank_TK = rank_G[table.choose_slots(theirs.ids_TK.numpy(), keys_T)]
         # Ours that go out, and theirs that come here and go back.
         is_sent = rank_TK != rank if rank == exchange.rank else rank_TK == exchange.rank
         sent += int(is_sent.sum())
-    assert sent > 0
+    assert (sent > 0) == (exchange.size > 1)
     assert spread.bytes_sent == sent * WIDTH * 2
 
 
@@ -88,6 +94,8 @@ def check_header(exchange: Exchange) -> None:
     assert agree(exchange, idle) == StepHeader(False, last, 3, -1, False)
     busy = StepHeader(work=rank == last, wake=5, plan_epoch=0, tenant=rank, stop=rank == 0)
     assert agree(exchange, busy) == StepHeader(True, 5, 0, last, True)
+    if exchange.size == 1:
+        return
     try:
         agree(exchange, StepHeader(False, 0, plan_epoch=4 + (rank == last), tenant=0, stop=False))
     except EpochError as error:
@@ -108,39 +116,42 @@ def check_plan_rank_order(world: World) -> None:
     assert exchange.allgather_bytes(b"%d" % plan_rank)[plan_rank] == b"%d" % plan_rank
 
 
-def check_groups(world: World) -> None:
-    group = world.launch.rank % 2
-    exchange = world.open_exchange(world.launch.rank, 30, never, group)
-    members = [b"%d" % rank for rank in range(group, world.launch.size, 2)]
-    assert exchange.allgather_bytes(b"%d" % world.launch.rank) == members
-
-
 def never() -> bool:
     return False
 
 
-def check_all(world: World) -> None:
+def check_all(world: World, backend: str) -> None:
+    device = open_device(DEVICE_KINDS[backend], world.launch.local_rank).torch_device
     over_mpi = world.open_exchange(world.launch.rank, 30, never)
-    over_gloo = open_torch_exchange(over_mpi, "127.0.0.1", "gloo", torch.device("cpu"), 30, never)
-    checks: list[Callable[[Exchange], None]] = [
-        check_gather,
-        check_header,
+    over_torch = open_torch_exchange(over_mpi, "127.0.0.1", backend, device, 30, never)
+    for exchange, place in ((over_mpi, CPU), (over_torch, device)):
+        check_exchange(world, exchange, place)
+    over_torch.close()
+    check_plan_rank_order(world)
+    say(world, "passed check_plan_rank_order")
+
+
+def check_exchange(world: World, exchange: Exchange, device: torch.device) -> None:
+    """
+    Args:
+        device: where the tensors are.
+    """
+    of_bytes: list[Callable[[Exchange], None]] = [check_gather, check_header]
+    of_tensors: list[Callable[[Exchange, torch.device], None]] = [
         check_collective_equals_local,
         check_dropped_row_is_seen,
         check_two_layers_under_way,
         check_bytes_sent,
     ]
-    for exchange in (over_mpi, over_gloo):
-        for check in checks:
-            check(exchange)
-            say(world, f"passed {check.__name__} {type(exchange).__name__}")
-    over_gloo.close()
-    for on_world in (check_plan_rank_order, check_groups):
-        on_world(world)
-        say(world, f"passed {on_world.__name__}")
+    for check in of_bytes:
+        check(exchange)
+        say(world, f"passed {check.__name__} {type(exchange).__name__}")
+    for check_tensors in of_tensors:
+        check_tensors(exchange, device)
+        say(world, f"passed {check_tensors.__name__} {type(exchange).__name__}")
 
 
-def check_lost_peer(world: World) -> None:
+def check_lost_peer(world: World, backend: str) -> None:
     """The last rank stops answering; the others must say so in time, over either transport.
 
     Then one that lost its peer can close at once, and another can end them all.
@@ -149,18 +160,16 @@ def check_lost_peer(world: World) -> None:
     told: list[bool] = []
     over_mpi = world.open_exchange(world.launch.rank, SHORT_SECONDS, never)
     stoppable = world.open_exchange(world.launch.rank, 60, lambda: bool(told))
-    over_gloo = open_torch_exchange(
-        over_mpi, "127.0.0.1", "gloo", torch.device("cpu"), SHORT_SECONDS, never
-    )
+    over_torch = open_torch_exchange(over_mpi, "127.0.0.1", backend, CPU, SHORT_SECONDS, never)
     if is_silent:
         time.sleep(60)
-    for exchange in (over_mpi, over_gloo):
+    for exchange in (over_mpi, over_torch):
         lose(exchange, "no answer")
     told.append(True)
     lose(stoppable, "told to stop")
     if world.launch.rank == 0:
         time.sleep(2 * SHORT_SECONDS)
-        world.abort(3)
+        end_all_ranks(3)
     world.close()
     print("closed", flush=True)
     time.sleep(60)
@@ -173,7 +182,7 @@ def lose(exchange: Exchange, reason: str) -> None:
     try:
         compute(
             spread,
-            Tokens(exchange.rank, 1, torch.float32).start(spread, 0),
+            Tokens(exchange.rank, 1, torch.float32, CPU).start(spread, 0),
             Placement(exchange.size, 1).slots[exchange.rank],
         ).finish()
     except PeerLostError as error:
@@ -191,15 +200,21 @@ def say(world: World, text: str) -> None:
         print(text, flush=True)
 
 
+def end_all_ranks(exit_code: int) -> None:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Abort(exit_code)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     world = open_world(read_launch(os.environ))
     try:
-        {"agreeing": check_all, "lost": check_lost_peer}[sys.argv[1]](world)
+        {"agreeing": check_all, "lost": check_lost_peer}[sys.argv[1]](world, sys.argv[2])
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
-        world.abort(1)
+        end_all_ranks(1)
     world.close()
     say(world, "closed")
 

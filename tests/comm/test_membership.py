@@ -17,7 +17,6 @@ def member(plan_rank: int) -> Member:
         local_rank=plan_rank // 2,
         version="0.1.0",
         digest="abc",
-        control_address=f"tcp://10.0.0.{plan_rank}:4000",
     )
 
 

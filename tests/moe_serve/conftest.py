@@ -10,6 +10,12 @@ import pytest
 Tokens = Sequence[Sequence[int]]
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where an engine's exactness is tested."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """checkpoint(family, **arguments of make_checkpoint) -> directory; read it, never write."""

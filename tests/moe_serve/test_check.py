@@ -48,11 +48,16 @@ def test_a_shipped_config_fits_and_holds_a_whole_context(
         assert rank["num_tokens"] >= 2 * found["model"]["max_context"]
 
 
-def test_the_demo_config_fits_a_small_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_demo_config_fits_a_small_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = load_config(CONFIGS / "demo.yaml", ["pools.0.memory=256MiB"])
     assert config.num_ranks == 2
     assert check(config, ALONE, as_json=False) == 0
+    assert "model  demo (DeepseekV3ForCausalLM), float32, context 4096" in capsys.readouterr().out
+    # Nothing is made before it is served.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_parts_of_deepseek_v3(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +69,8 @@ def test_the_parts_of_deepseek_v3(capsys: pytest.CaptureFixture[str]) -> None:
     assert rank["experts"] * num_ranks == 2 * model["parameters"]["experts"]
     assert rank["attention"] == 2 * model["parameters"]["attention"]
     parts = ("attention", "dense_mlp", "shared_experts", "embedding_and_head", "gates_and_norms")
-    weights = sum(rank[part] for part in (*parts, "experts"))
+    weights = sum(rank[part] for part in (*parts, "rotary_table", "experts"))
+    assert rank["rotary_table"] == 163840 * 2 * 64 * 2
     assert rank["weights"] == weights
     assert rank["total"] == weights + rank["working_space"] + rank["kv"] <= rank["budget"]
     assert set(rank["slots_by_layer"].values()) == {256 // num_ranks}
@@ -141,7 +147,7 @@ def uneven() -> CheckReport:
     from moe_serve.control.model_json import read_model_json
 
     model_json = read_model_json(config.models[0])
-    resolved = resolve(config, model_json, 1)
+    resolved = resolve(config, model_json, 1, "nccl")
     deployment: Deployment = plan_deployment(resolved, model_json, [2**40] * 7)
     return CheckReport(resolved, deployment, ())
 

@@ -1,6 +1,7 @@
 """The built-in demo checkpoint."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 
 from moe_serve import demo
 from moe_serve.demo import demo_checkpoint
+from moe_serve.demo_config import demo_config
 from moe_serve.errors import CheckpointError
 
 
@@ -32,6 +34,7 @@ def test_transformers_loads_it_and_it_speaks(tmp_path: Path) -> None:
     said = tokenizer.decode(tokens, skip_special_tokens=True)
     assert said.isascii() and all(word.strip(".,").isalpha() for word in said.split())
     assert len(tokenizer) == model.config.vocab_size
+    assert json.loads((path / "config.json").read_text()) == demo_config()
 
 
 def test_processes_at_once_make_the_same_bytes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from moe_placement.memory import RankMemory, check_model, rank_memory
 from moe_placement.memory_report import fit_problems, format_bytes
 from moe_placement.plan import LayerPlan, Plan, PlanError, PoolPlan
 from moe_placement.specs import ModelSpec
-from moe_placement.working_space import expected_rows, working_space
+from moe_placement.working_space import LOGIT_BYTES, expected_rows, working_space
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -49,6 +49,7 @@ def price(plan: Plan = PLAN, rank: int = 0, spec: ModelSpec = SPEC, **changes: A
         "num_pages": None,
         "device_bytes": 8 << 20,
         "memory_fraction": 0.5,
+        "max_context": 64,
     }
     return rank_memory(spec, plan, rank, **{**options, **changes})
 
@@ -107,7 +108,9 @@ def test_the_parts_sum_up() -> None:
     assert memory.total == memory.weights + memory.working_space + memory.kv
     whole = price(equal_split("small", 8, SPEC.moe_layers, (replace(POOLS[0], ranks=(0,)),)))
     gates = SPEC.parameters["gate"]
-    assert whole.weights == 2 * SPEC.total_parameters + 2 * gates + 4 * SPEC.num_buffers
+    tables = 2 * SPEC.context_length * 2 * SMALL["qk_rope_head_dim"]
+    assert whole.rotary_table == tables
+    assert whole.weights == 2 * SPEC.total_parameters + 2 * gates + 4 * SPEC.num_buffers + tables
 
 
 def test_a_rank_of_experts_has_neither_attention_nor_cache() -> None:
@@ -173,12 +176,16 @@ def test_one_page_is_the_least() -> None:
 
 def test_working_space_grows_with_tokens_and_logits() -> None:
     def space(tokens: int, sequences: int | None = None, rank: int = 0) -> int:
-        return working_space(SPEC, PLAN, rank, 2, tokens, sequences)
+        return working_space(SPEC, PLAN, rank, 2, tokens, sequences, max_length=64)
 
     assert space(32) == 2 * space(16)
-    assert space(16) - space(16, sequences=4) == 12 * 256 * 3 * 4
+    gathered = 2 * 12 * 64 * SPEC.kv_elements * 2
+    assert space(16) - space(16, sequences=4) == gathered
     assert space(16, sequences=99) == space(16)
     assert 0 < space(16, rank=2) < space(16)
+    wide = replace(SPEC, vocab_size=1 << 18)
+    few, many = (working_space(wide, PLAN, 0, 2, 16, sequences) for sequences in (4, 16))
+    assert many - few == 12 * wide.vocab_size * LOGIT_BYTES
 
 
 def test_expected_rows_share_the_tokens_of_all_senders() -> None:
@@ -213,8 +220,20 @@ def test_a_dense_model_on_two_ranks() -> None:
     plan = equal_split("dense", 0, (), (replace(POOLS[0], ranks=(0, 1)),))
     memory = price(plan, 1, spec, device_bytes=8 * GIB)
     assert (memory.experts, memory.shared_experts) == (0, 0)
-    assert memory.weights == 2 * spec.total_parameters
+    assert memory.weights - memory.rotary_table == 2 * spec.total_parameters
+    assert memory.rotary_table == 2 * 2048 * 2 * 128
     assert memory.fits
+
+
+def test_a_tied_head_is_a_second_copy_where_matrices_are_packed() -> None:
+    tied = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
+    spec = ModelSpec.from_config(tied)
+    packed, plain = (
+        price(equal_split("tied", 0, (), (replace(POOLS[0], device=device, ranks=(0,)),)), 0, spec)
+        for device in ("cpu", "cuda")
+    )
+    assert plain.embedding_and_head == 2 * spec.embedding
+    assert packed.embedding_and_head == 2 * plain.embedding_and_head
 
 
 def deepseek(

@@ -228,6 +228,8 @@ def test_which_layers_are_routed() -> None:
     assert ModelSpec.from_config(MIXED_QWEN).moe_layers == (1, 7)
     assert ModelSpec.from_config(GLM_4_5).moe_layers == tuple(range(3, 92))
     assert ModelSpec.from_config(LLAMA_3_8B).moe_layers == ()
+    every_third = {**DEEPSEEK_V2_LITE, "num_hidden_layers": 8, "moe_layer_freq": 3}
+    assert ModelSpec.from_config(every_third).moe_layers == (3, 6)
     all_dense = ModelSpec.from_config({**MIXED_QWEN, "num_experts": 0})
     assert (all_dense.moe_layers, all_dense.num_experts) == ((), 0)
 
@@ -253,6 +255,7 @@ def test_an_unsupported_architecture_is_refused_by_name() -> None:
         ({"num_hidden_layers": "61"}, "num_hidden_layers '61'; it must be a whole number"),
         ({"hidden_size": 0}, "hidden_size 0; it must be above 0"),
         ({"kv_lora_rank": None}, "kv_lora_rank None"),
+        ({"moe_layer_freq": 0}, "moe_layer_freq 0; it must be above 0"),
         ({"n_routed_experts": -1}, "n_routed_experts -1"),
         ({"num_experts_per_tok": True}, "num_experts_per_tok True"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings 'no'; it must be true or false"),

@@ -6,6 +6,7 @@ Shape legend: R rows, D width, G expert slots of all ranks in rank order, N rank
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -36,6 +37,21 @@ class Pending(Protocol[Result_co]):
             PeerLostError: the deadline has passed, or control said stop.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCountedRows:
+    """Rows under way whose counts are kept beside them.
+
+    Attributes:
+        counts_NS: by sender and slot here; filled in by the time that the rows have come.
+    """
+
+    rows: Pending[torch.Tensor]
+    counts_NS: Ints
+
+    def finish(self) -> tuple[torch.Tensor, Ints]:
+        return self.rows.finish(), self.counts_NS
 
 
 class Exchange(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from moe_comm.transport.exchange import Ints, PeerLostError, WaitLoop
+from moe_comm.transport.exchange import Ints, PeerLostError, PendingCountedRows, WaitLoop
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -50,15 +50,6 @@ class _PendingRows:
     def finish(self) -> torch.Tensor:
         self.exchange.wait_for_rows(self)
         return self.rows_RD
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingCountedRows:
-    rows: _PendingRows
-    counts_NS: Ints
-
-    def finish(self) -> tuple[torch.Tensor, Ints]:
-        return self.rows.finish(), self.counts_NS
 
 
 class MpiExchange:
@@ -121,14 +112,14 @@ class MpiExchange:
         send_counts: Sequence[int],
         slot_counts_G: Ints,
         slots_per_rank: Sequence[int],
-    ) -> _PendingCountedRows:
+    ) -> PendingCountedRows:
         num_slots = slots_per_rank[self.rank]
         counts_NS = np.empty((self.size, num_slots), dtype=np.int64)
         send, receive = [slot_counts_G, slots_per_rank], [counts_NS, [num_slots] * self.size]
         counting = self._begin(self._small.Ialltoallv, send, receive)
         pending = _PendingRows(self, rows_RD, send_counts, (), counting, counts_NS)
         self._enqueue(pending)
-        return _PendingCountedRows(pending, counts_NS)
+        return PendingCountedRows(pending, counts_NS)
 
     def start_rows(
         self, rows_RD: torch.Tensor, send_counts: Sequence[int], recv_counts: Sequence[int]

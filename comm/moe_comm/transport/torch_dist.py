@@ -13,7 +13,13 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
 
-from moe_comm.transport.exchange import Exchange, Ints, PeerLostError, WaitLoop
+from moe_comm.transport.exchange import (
+    Exchange,
+    Ints,
+    PeerLostError,
+    PendingCountedRows,
+    WaitLoop,
+)
 
 # The group's own patience: ours ends first and says more.
 _GRACE_SECONDS = 5.0
@@ -28,15 +34,6 @@ class _PendingRows:
     def finish(self) -> torch.Tensor:
         self.exchange.wait(self.work, "rows")
         return self.received_RD
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingCountedRows:
-    rows: _PendingRows
-    counts_NS: Ints
-
-    def finish(self) -> tuple[torch.Tensor, Ints]:
-        return self.rows.finish(), self.counts_NS
 
 
 class TorchExchange:
@@ -98,7 +95,7 @@ class TorchExchange:
         send_counts: Sequence[int],
         slot_counts_G: Ints,
         slots_per_rank: Sequence[int],
-    ) -> _PendingCountedRows:
+    ) -> PendingCountedRows:
         num_slots = slots_per_rank[self.rank]
         counts = self._all_to_all(
             torch.from_numpy(slot_counts_G).to(self._device),
@@ -106,7 +103,7 @@ class TorchExchange:
             [num_slots] * self.size,
         )
         counts_NS: Ints = counts.finish().view(self.size, num_slots).cpu().numpy()
-        return _PendingCountedRows(
+        return PendingCountedRows(
             self._all_to_all(rows_RD, send_counts, counts_NS.sum(1).tolist()), counts_NS
         )
 

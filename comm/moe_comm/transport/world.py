@@ -31,9 +31,8 @@ class World:
         plan_rank: int,
         deadline_seconds: float,
         should_stop: Callable[[], bool],
-        group: int = 0,
     ) -> Exchange:
-        """Called by all ranks of the world: those that name the same group get one exchange.
+        """An exchange of all ranks of the world, made by all of them.
 
         Args:
             plan_rank: gives the order of the ranks in the exchange.
@@ -49,7 +48,7 @@ class World:
         arrival = self._communicator.Ibarrier()
         loop = WaitLoop(deadline_seconds, should_stop)
         loop.until(arrival.Test, "the other ranks to open an exchange")
-        part = self._communicator.Split(group, plan_rank)
+        part = self._communicator.Split(0, plan_rank)
         exchange = MpiExchange(part, deadline_seconds, should_stop)
         part.Free()
         self._exchanges.append(exchange)
@@ -63,11 +62,6 @@ class World:
             from mpi4py import MPI
 
             MPI.Finalize()
-
-    def abort(self, exit_code: int) -> None:
-        """End every rank of this mpirun now, this one included; without an mpirun, return."""
-        if self._communicator is not None:
-            self._communicator.Abort(exit_code)
 
 
 def open_world(launch: Launch) -> World:

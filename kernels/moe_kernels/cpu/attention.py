@@ -2,7 +2,8 @@
 
 The heads that share a key-value head are laid along the queries, so that a key is read once for
 all of them; gathers stay small enough for the cache and for memory that is used again; a block of
-queries meets no keys beyond its own last position.
+queries meets no keys beyond its own last position. The loops are over blocks of bounded bytes, not
+over sequences: a block has one sequence only where that alone gathers GATHER_BYTES.
 
 Shape legend: S sequences of a block, Q queries of each (padded), L tokens of the longest, H query
 heads, G key-value heads, N heads of one key-value head, d head width, c latent width, v value
@@ -10,14 +11,25 @@ width, P pages.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch.nn import functional
 
+from moe_kernels.blocks import AttentionBytes, query_blocks, sequence_blocks
 from moe_kernels.paged import AttentionGroup, PagedTokens
-from moe_kernels.reference_attention import masked_softmax, output_rows, padded_output, visible
+from moe_kernels.reference_attention import (
+    attention_bytes,
+    masked_softmax,
+    output_rows,
+    padded_output,
+    visible,
+)
 
+# Of keys, and as much of values.
 GATHER_BYTES = 4 << 20
+# Of queries and their scores.
+BLOCK_BYTES = 64 << 20
 QUERY_BLOCK = 64
 # A single query meets fewer keys than this faster in two batched products.
 LONG_CONTEXT = 512
@@ -34,11 +46,13 @@ class BlockedAttention:
         paged: PagedTokens,
         scale: float,
     ) -> torch.Tensor:
-        out = padded_output(q_THd, values_PSHv.shape[-1])
-        for sequences in sequence_blocks(paged, _bytes_per_token(keys_PSHd)):
+        value_width = values_PSHv.shape[-1]
+        out = padded_output(q_THd, value_width)
+        cost = attention_bytes(q_THd, value_width, keys_PSHd)
+        for sequences in short_blocks(paged, cost):
             keys = _gather(keys_PSHd, sequences).transpose(1, 2)
             values = _gather(values_PSHv, sequences).transpose(1, 2)
-            for block in query_blocks(sequences):
+            for block in short_query_blocks(sequences, cost):
                 last = block.max_length
                 q_SQHd = q_THd[block.token_SQ]
                 attended = _grouped(q_SQHd, keys[:, :, :last], values[:, :, :last], block, scale)
@@ -58,9 +72,10 @@ class BlockedLatentAttention:
         value_width: int,
     ) -> torch.Tensor:
         out = padded_output(q_THc, value_width)
-        for sequences in sequence_blocks(paged, _bytes_per_token(latent_PSc)):
+        cost = attention_bytes(q_THc, value_width, latent_PSc)
+        for sequences in short_blocks(paged, cost):
             latent_SLc = _gather(latent_PSc, sequences)
-            for block in query_blocks(sequences):
+            for block in short_query_blocks(sequences, cost):
                 latent = latent_SLc[:, : block.max_length]
                 q_SQHc = q_THc[block.token_SQ]
                 if q_SQHc.shape[1] == 1 and block.max_length >= LONG_CONTEXT:
@@ -72,39 +87,19 @@ class BlockedLatentAttention:
         return out[:-1]
 
 
-def sequence_blocks(paged: PagedTokens, bytes_per_token: int) -> Iterator[AttentionGroup]:
-    """The groups, cut so that each gathers about GATHER_BYTES of keys; pages to the longest."""
-    for group in paged.groups:
-        count = max(1, GATHER_BYTES // (bytes_per_token * max(1, group.max_length)))
-        for first in range(0, group.length_S.shape[0], count):
-            part = slice(first, first + count)
-            longest = int(group.length_S[part].max())
-            num_pages = -(-longest // paged.page_size)
-            yield AttentionGroup(
-                token_SQ=group.token_SQ[part],
-                position_SQ=group.position_SQ[part],
-                pages_SP=group.pages_SP[part, :num_pages],
-                length_S=group.length_S[part],
-                max_length=longest,
-            )
+def short_blocks(paged: PagedTokens, cost: AttentionBytes) -> Iterator[AttentionGroup]:
+    """Blocks of sequences, each with pages up to its own longest sequence."""
+    for block in sequence_blocks(paged, cost, GATHER_BYTES, BLOCK_BYTES):
+        longest = int(block.length_S.max())
+        num_pages = -(-longest // paged.page_size)
+        yield replace(block, pages_SP=block.pages_SP[:, :num_pages], max_length=longest)
 
 
-def query_blocks(group: AttentionGroup) -> Iterator[AttentionGroup]:
-    """The group, QUERY_BLOCK queries at a time; max_length is what the block can see."""
-    for first in range(0, group.token_SQ.shape[1], QUERY_BLOCK):
-        part = slice(first, first + QUERY_BLOCK)
-        position_SQ = group.position_SQ[:, part]
-        yield AttentionGroup(
-            token_SQ=group.token_SQ[:, part],
-            position_SQ=position_SQ,
-            pages_SP=group.pages_SP,
-            length_S=group.length_S,
-            max_length=max(1, int(position_SQ.max()) + 1),
-        )
-
-
-def _bytes_per_token(cache_PSx: torch.Tensor) -> int:
-    return cache_PSx[0, 0].numel() * cache_PSx.element_size()
+def short_query_blocks(group: AttentionGroup, cost: AttentionBytes) -> Iterator[AttentionGroup]:
+    """Its queries, at most QUERY_BLOCK of each sequence at a time; max_length is what the block
+    can see."""
+    for block in query_blocks(group, cost, BLOCK_BYTES, QUERY_BLOCK):
+        yield replace(block, max_length=max(1, int(block.position_SQ.max()) + 1))
 
 
 def _gather(cache_PSx: torch.Tensor, group: AttentionGroup) -> torch.Tensor:
@@ -141,8 +136,8 @@ def _latent(
 ) -> torch.Tensor:
     num_sequences, num_queries, num_heads, width = q_SQHc.shape
     q_SBc = q_SQHc.view(num_sequences, num_queries * num_heads, width)
-    scores = (q_SBc @ latent_SLc.mT).view(num_sequences, num_queries, num_heads, -1)
-    weights = masked_softmax(scores.float() * scale, visible(block)[:, :, None])
+    scores = (q_SBc @ latent_SLc.mT).view(num_sequences, num_queries, num_heads, -1).float()
+    weights = masked_softmax(scores.mul_(scale), visible(block)[:, :, None])
     weights_SBL = weights.to(latent_SLc.dtype).flatten(1, 2)
     attended = weights_SBL @ latent_SLc[..., :value_width]
     return attended.view(num_sequences, num_queries, num_heads, value_width)

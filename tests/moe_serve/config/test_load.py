@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from moe_serve.config.fields import build
 from moe_serve.config.load import load_config
+from moe_serve.config.tree import LinkConfig
 from moe_serve.errors import ConfigError, UnsupportedError
 
 SMALL = "model: {path: demo}\npools: [{name: host, device: cpu, ranks: 2}]\n"
@@ -20,14 +22,14 @@ pools:
     device: cpu
     ranks: 2
     role: both
-    weights: float16
+    weights: bfloat16
     memory: 1TiB
     collective: gloo
-    threads: 3
+    threads: 1
     attention: {tensor_parallel: 1}
   - {name: right, device: cpu}
-links: [{between: [left, right], bandwidth: 25GB/s, latency: 5us}]
-placement: {plan: plan.json, redundancy: 0.125, load: load.npz}
+links: []
+placement: {plan: plan.json, redundancy: 0, load: ""}
 scheduler: {max_tokens_per_step: 8192, max_sequences: 64, max_waiting: 9}
 cache: {page_size: 32, num_pages: 100, memory_fraction: 1, prefix: false}
 server: {host: 0.0.0.0, port: 0, api_keys: keys.txt}
@@ -40,26 +42,28 @@ def test_every_key_is_read(write: Write) -> None:
     left, right = config.pools
     assert (left.memory, left.weights, left.collective, left.threads) == (
         2**40,
-        "float16",
+        "bfloat16",
         "gloo",
-        3,
+        1,
     )
     assert (right.ranks, right.role, config.num_ranks) == (1, "both", 3)
-    assert config.links[0].between == ("left", "right")
-    assert config.links[0].bandwidth == 25e9
-    assert config.links[0].latency == pytest.approx(5e-6)
     assert config.models[0].name == "tiny"
-    assert config.placement.redundancy == 0.125
-    assert config.scheduler.max_waiting == 9
+    assert (config.links, config.placement.plan) == ((), "plan.json")
+    assert (config.scheduler.max_waiting, config.scheduler.max_live) == (9, 64 + 9)
     assert config.cache.memory_fraction == 1.0
     assert isinstance(config.cache.memory_fraction, float)
     assert (config.server.port, config.deterministic) == (0, True)
 
 
-def test_the_tree_is_frozen_and_knows_its_file(write: Write) -> None:
-    path = write(SMALL)
-    config = load_config(str(path))
-    assert config.source == path
+def test_a_link_is_read_with_its_units() -> None:
+    text = {"between": ["left", "right"], "bandwidth": "25GB/s", "latency": "5us"}
+    link = build(LinkConfig, text, "links[0]")
+    assert (link.between, link.bandwidth) == (("left", "right"), 25e9)
+    assert link.latency == pytest.approx(5e-6)
+
+
+def test_the_tree_is_frozen(write: Write) -> None:
+    config = load_config(str(write(SMALL)))
     with pytest.raises(FrozenInstanceError):
         config.deterministic = True  # type: ignore[misc]
 
@@ -115,7 +119,6 @@ def test_overrides_are_laid_over_the_file(write: Write) -> None:
         ("modle=1", 'modle: unknown key; did you mean "models"?'),
         ("cache.zzz=1", "cache.zzz: unknown key; the keys here are page_size, num_pages,"),
         ("model.pth=x", 'model.pth: unknown key; did you mean "path"?'),
-        ("source=x", "source: unknown key"),
         ("pools.0.attention.tensorparallel=1", "pools[0].attention.tensorparallel: unknown key"),
         ("1=2", "1: unknown key"),
     ],
@@ -148,7 +151,7 @@ def test_an_unknown_key_is_named_with_the_nearest(refusal: Refusal, key: str, sa
         ("cache.num_pages=-1", "cache.num_pages: expected at least 0"),
         ("pools.0.device=gpu", "pools[0].device: expected one of cpu, cuda, npu, emulated, got"),
         ("pools.0.role=chef", "pools[0].role: expected one of both, prefill, decode, experts"),
-        ("pools.0.weights=int8", "pools[0].weights: expected one of auto, float32, bfloat16, floa"),
+        ("pools.0.weights=int9", "pools[0].weights: expected one of auto, float32, bfloat16, floa"),
         ("model.dtype=fp8", "model.dtype: expected one of auto, float32, bfloat16, float16, got"),
         ("pools.0.memory=lots", "pools[0].memory: expected a size such as 80GiB or 512MB, got"),
         ("pools.0.memory=80Gb", "pools[0].memory: expected a size such as 80GiB"),
@@ -241,6 +244,10 @@ def test_an_override_without_a_place_is_refused(refusal: Refusal, override: str,
             "pools=[{name: a, device: cpu}, {name: b, device: cuda}]",
             "pools: this version serves pools of one device kind, got cpu and cuda",
         ),
+        ("pools.0.weights=int8", "this version computes in float32, bfloat16 or float16, not int8"),
+        ("pools.0.weights=fp8", "float16, not fp8; leave the key out to store weights in the"),
+        ("pools.0.weights=int4", "pools[0].weights: this version computes in float32,"),
+        ("links=[{between: [host, x], bandwidth: 1GB/s}]", "no links to declare, got 1; remove"),
         ("placement.redundancy=0.125", "the automatic plan of this version has no replicas"),
         ("placement.load=x.npz", "placement.load: the automatic plan of this version"),
     ],
@@ -259,11 +266,6 @@ def test_what_a_later_version_may_do_is_refused_plainly(
     [
         ("pools=[{name: a, device: cpu}, {name: a, device: cpu}]", '2 pools are named "a"'),
         ("pools.0.collective=nccl", "pools[0].collective: nccl does not join cpu ranks; use auto"),
-        (
-            "links=[{between: [host, hots], bandwidth: 1GB/s}]",
-            'links[0].between: no pool is named "hots"; did you mean "host"?',
-        ),
-        ("links=[{between: [host, host], bandwidth: 1}]", 'joins "host" to itself'),
         ("links=[{between: [host], bandwidth: 1}]", "links[0].between: expected 2 entries, got 1"),
         ("links=[{between: [a, b], bandwidth: 0}]", "links[0].bandwidth: expected above 0"),
         ("links=[{between: [a, b], bandwidth: 5us}]", "expected a rate such as 25GB/s"),
@@ -273,6 +275,29 @@ def test_keys_that_contradict_one_another_are_refused(
     refusal: Refusal, override: str, said: str
 ) -> None:
     assert said in refusal(SMALL, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("placement.plan=plan.json", "placement.redundancy=0.5"),
+            "placement.redundancy: the plan file plan.json says already where experts",
+        ),
+        (
+            ("placement.plan=plan.json", "placement.load=x.npz"),
+            "placement.load: the plan file plan.json says already where experts",
+        ),
+        (
+            ("deterministic=true", "pools.0.threads=2"),
+            "pools[0].threads: deterministic: true computes with 1 thread, which gives one order",
+        ),
+    ],
+)
+def test_a_key_that_another_one_would_overrule_is_refused(
+    refusal: Refusal, overrides: tuple[str, ...], said: str
+) -> None:
+    assert said in refusal(SMALL, *overrides)
 
 
 def test_the_message_names_the_file(write: Write) -> None:

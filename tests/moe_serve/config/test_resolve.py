@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from moe_devices.cpu import CpuDevice
+from moe_devices.cuda import CudaDevice
 
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import choices, resolve
 from moe_serve.config.tree import Config
+from moe_serve.config.validate import COLLECTIVES
 from moe_serve.errors import ConfigError
 
 TEXT = "model: {path: /models/Tiny-MoE}\npools: [{name: host, device: cpu, ranks: 2}]\n"
@@ -22,16 +25,16 @@ def config(write: Callable[[str], Path]) -> Callable[..., Config]:
 
 def test_auto_follows_the_model_the_device_and_the_host(config: Callable[..., Config]) -> None:
     before = config()
-    after = resolve(before, MODEL, threads_per_rank=3)
+    after = resolve(before, MODEL, 3, "mpi")
     model, pool = after.models[0], after.pools[0]
     assert (model.name, model.dtype, model.max_context) == ("Tiny-MoE", "bfloat16", 4096)
     assert (pool.weights, pool.collective, pool.threads) == ("bfloat16", "mpi", 3)
     assert before == config()
-    assert resolve(after, MODEL, threads_per_rank=5) == after
+    assert resolve(after, MODEL, 5, "gloo") == after
 
 
 def test_the_native_collective_of_a_gpu_is_nccl(config: Callable[..., Config]) -> None:
-    assert resolve(config("pools.0.device=cuda"), MODEL, 1).pools[0].collective == "nccl"
+    assert resolve(config("pools.0.device=cuda"), MODEL, 1, "nccl").pools[0].collective == "nccl"
 
 
 def test_what_the_config_says_stays(config: Callable[..., Config]) -> None:
@@ -39,15 +42,32 @@ def test_what_the_config_says_stays(config: Callable[..., Config]) -> None:
         "model.name=tiny",
         "model.dtype=float32",
         "model.max_context=100",
-        "pools.0.weights=float16",
+        "pools.0.weights=float32",
         "pools.0.collective=gloo",
         "pools.0.threads=1",
     )
-    assert resolve(said, MODEL, threads_per_rank=8) == said
+    assert resolve(said, MODEL, 8, "mpi") == said
+
+
+def test_deterministic_chooses_one_thread(config: Callable[..., Config]) -> None:
+    before = config("deterministic=true")
+    after = resolve(before, MODEL, 8, "mpi")
+    assert ("pools[0].threads", 1) in choices(before, after)
+
+
+def test_pools_that_say_the_same_collective_go_together(config: Callable[..., Config]) -> None:
+    pools = "pools=[{name: a, device: cpu, collective: mpi}, {name: b, device: cpu}]"
+    resolved = resolve(config(pools), MODEL, 1, "mpi")
+    assert [pool.collective for pool in resolved.pools] == ["mpi", "mpi"]
+
+
+def test_what_a_check_takes_for_native_is_what_the_devices_name() -> None:
+    native = {device.kind: device.collective for device in (CpuDevice, CudaDevice)}
+    assert {kind: names[0] for kind, names in COLLECTIVES.items()} == native
 
 
 def test_weights_follow_the_dtype_that_was_said(config: Callable[..., Config]) -> None:
-    assert resolve(config("model.dtype=float32"), MODEL, 1).pools[0].weights == "float32"
+    assert resolve(config("model.dtype=float32"), MODEL, 1, "mpi").pools[0].weights == "float32"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +81,7 @@ def test_weights_follow_the_dtype_that_was_said(config: Callable[..., Config]) -
 def test_dtype_of_config_json(
     config: Callable[..., Config], model_json: dict[str, object], dtype: str
 ) -> None:
-    assert resolve(config(), model_json, 1).models[0].dtype == dtype
+    assert resolve(config(), model_json, 1, "mpi").models[0].dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -70,6 +90,17 @@ def test_dtype_of_config_json(
         ({**MODEL, "torch_dtype": "float64"}, (), "model.dtype: auto follows .* 'float64'; set"),
         ({"dtype": "float32"}, (), "model.max_context: .* no max_position_embeddings"),
         (MODEL, ("model.max_context=4097",), "4097 tokens are more than the model's 4096"),
+        (
+            MODEL,
+            ("pools.0.weights=float16",),
+            r"pools\[0\]\.weights: float16 differs from model\.dtype, which is bfloat16; this "
+            r"version stores weights in the model's dtype, .* or set model\.dtype to float16",
+        ),
+        (
+            MODEL,
+            ("pools=[{name: a, device: cpu}, {name: b, device: cpu, collective: gloo}]",),
+            "pools of one expert-parallel group exchange over one collective, got a: mpi, b: gl",
+        ),
     ],
 )
 def test_a_choice_that_cannot_be_made_is_an_error(
@@ -79,7 +110,7 @@ def test_a_choice_that_cannot_be_made_is_an_error(
     said: str,
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        resolve(config(*overrides), model_json, 1)
+        resolve(config(*overrides), model_json, 1, "mpi")
 
 
 def test_every_choice_is_logged_once(
@@ -87,7 +118,7 @@ def test_every_choice_is_logged_once(
 ) -> None:
     before = config("pools.0.threads=2")
     with caplog.at_level(logging.INFO, "moe_serve.config.resolve"):
-        after = resolve(before, MODEL, 1)
+        after = resolve(before, MODEL, 1, "mpi")
     expected = [
         ("models[0].name", "Tiny-MoE"),
         ("models[0].dtype", "bfloat16"),

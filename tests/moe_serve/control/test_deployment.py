@@ -17,15 +17,20 @@ from moe_serve.config.tree import (
     PlacementConfig,
     PoolConfig,
 )
-from moe_serve.control.deployment import Deployment, plan_deployment, pool_plans
+from moe_serve.control.deployment import (
+    Deployment,
+    plan_deployment,
+    pool_plans,
+    require_one_plan,
+)
 from moe_serve.control.model_json import read_model_json
-from moe_serve.errors import CheckpointError, PlacementError, UnsupportedError
+from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
 
 GIB = 2**30
 MODEL = ModelConfig(path="builtin:mixtral_8x7b")
 POOLS = (
     PoolConfig(name="left", device="cpu", ranks=2),
-    PoolConfig(name="right", device="cpu", ranks=1, weights="float32"),
+    PoolConfig(name="right", device="cpu", ranks=1),
 )
 Planned = Callable[..., Deployment]
 
@@ -39,7 +44,9 @@ def model_json() -> dict[str, Any]:
 def planned(model_json: dict[str, Any]) -> Planned:
     def plan(device_bytes: int = 128 * GIB, **changes: Any) -> Deployment:
         config = Config(models=(MODEL,), pools=POOLS, **changes)
-        return plan_deployment(resolve(config, model_json, 1), model_json, [device_bytes] * 3)
+        return plan_deployment(
+            resolve(config, model_json, 1, "mpi"), model_json, [device_bytes] * 3
+        )
 
     return plan
 
@@ -48,9 +55,8 @@ def test_pools_take_their_plan_ranks_in_the_order_of_the_config(planned: Planned
     deployment = planned()
     left, right = deployment.plan.pools
     assert (left.ranks, right.ranks) == ((0, 1), (2,))
-    assert (left.weight_format, right.weight_format) == ("bfloat16", "float32")
+    assert (left.weight_format, right.weight_format) == ("bfloat16", "bfloat16")
     assert [memory.pool for memory in deployment.memories] == ["left", "left", "right"]
-    assert deployment.memories[2].attention == 2 * deployment.memories[0].attention
     deployment.require_fit()
 
 
@@ -94,6 +100,45 @@ def test_a_plan_file_is_what_runs(
     assert planned(placement=plan_file(plan)).plan == plan
 
 
+def test_a_plan_file_of_another_model_s_name_runs_and_is_said(
+    planned: Planned,
+    plan_file: Callable[[Plan], PlacementConfig],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plan = planned().plan
+    planned(placement=plan_file(plan))
+    assert caplog.messages == []
+    other = replace(plan, model="mixtral-tuned", epoch=4)
+    assert planned(placement=plan_file(other)).plan.epoch == 4
+    (said,) = caplog.messages
+    assert "made for the model mixtral-tuned, and runs mixtral_8x7b now" in said
+
+
+class Ranks:
+    """Rank 0 among others that show what it shows, or these; remembers what was shown."""
+
+    def __init__(self, *others: bytes) -> None:
+        self._others = others
+        self.shown = b""
+
+    @property
+    def size(self) -> int:
+        return 3
+
+    def allgather_bytes(self, data: bytes) -> list[bytes]:
+        self.shown = data
+        return [data, *(self._others or (data, data))]
+
+
+def test_ranks_that_read_different_plans_are_refused(planned: Planned) -> None:
+    plan = planned().plan
+    same, other = Ranks(), Ranks()
+    require_one_plan(same, plan)
+    require_one_plan(other, replace(plan, epoch=1))
+    with pytest.raises(AgreedError, match="rank 2 read another plan than rank 0"):
+        require_one_plan(Ranks(same.shown, other.shown), plan)
+
+
 def test_a_plan_file_of_other_pools_or_another_model_is_refused(
     planned: Planned, plan_file: Callable[[Plan], PlacementConfig]
 ) -> None:
@@ -116,7 +161,7 @@ def test_a_plan_file_that_is_not_there_is_named(planned: Planned, tmp_path: Path
 
 
 def test_a_model_that_cannot_be_planned_is_refused(model_json: dict[str, Any]) -> None:
-    config = resolve(Config(models=(MODEL,), pools=POOLS), model_json, 1)
+    config = resolve(Config(models=(MODEL,), pools=POOLS), model_json, 1, "mpi")
     with pytest.raises(UnsupportedError, match=r"GrokForCausalLM is not supported; supported: "):
         plan_deployment(config, {**model_json, "architectures": ["GrokForCausalLM"]}, [1] * 3)
     with pytest.raises(CheckpointError, match="vocab_size 0"):

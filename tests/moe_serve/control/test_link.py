@@ -67,7 +67,7 @@ def request(name: str, *prompt: int, endless: bool = False) -> Request:
 
 def connect(ranks: list[EchoRank], max_live: int = 8) -> RemoteEngine:
     addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]
-    return RemoteEngine(addresses, SECRET, Router([1.0, 1.0], 4), max_live)
+    return RemoteEngine(addresses, SECRET, Router([1.0, 1.0], 4, max_live))
 
 
 async def stop(engine: RemoteEngine) -> None:
@@ -111,7 +111,9 @@ def test_closing_the_stream_aborts_and_a_full_queue_refuses(ranks: list[EchoRank
         streams = [engine.generate([request(name, 1, 2, endless=True)]) for name in "ab"]
         for stream in streams:
             assert (await anext(stream)).token_id == 1
-        with pytest.raises(OverloadedError, match="1 requests are queued and 1 may be"):
+        with pytest.raises(
+            OverloadedError, match="1 requests or more run or wait on each rank, 1 may"
+        ):
             await tokens_of(engine, request("c", 1))
         await streams[0].aclose()
         assert engine.num_live == 1
@@ -119,6 +121,7 @@ def test_closing_the_stream_aborts_and_a_full_queue_refuses(ranks: list[EchoRank
         engine.fail("gone")
         last = await anext(streams[1])
         assert (last.finish_reason, last.error) == ("error", "gone")
+        assert last.error_kind == "engine"
         with pytest.raises(EngineDeadError, match="gone"):
             await tokens_of(engine, request("e", 1))
         await stop(engine)
@@ -127,6 +130,27 @@ def test_closing_the_stream_aborts_and_a_full_queue_refuses(ranks: list[EchoRank
     assert [command.abort for rank in ranks for command in rank.commands if command.abort] == [
         ("a",)
     ]
+
+
+def test_a_burst_beyond_what_ranks_hold_is_refused_at_once(ranks: list[EchoRank]) -> None:
+    async def scenario() -> None:
+        engine = connect(ranks, max_live=2)
+        await engine.start()
+        names = [str(number) for number in range(10)]
+        streams = [engine.generate([request(name, 1, 2, endless=True)]) for name in names]
+        firsts = await asyncio.gather(*map(anext, streams), return_exceptions=True)
+        refused = [first for first in firsts if isinstance(first, OverloadedError)]
+        assert (len(refused), engine.num_live) == (6, 4)
+        assert {first.token_id for first in firsts if isinstance(first, TokenEvent)} == {1}
+        for stream in streams:
+            await stream.aclose()
+        assert engine.num_live == 0
+        assert await tokens_of(engine, request("last", 7)) == {"last": [7]}
+        await stop(engine)
+
+    asyncio.run(scenario())
+    sent = [len(command.submit) for rank in ranks for command in rank.commands]
+    assert sum(sent) == 5
 
 
 def test_a_peer_without_the_secret_is_not_heard(ranks: list[EchoRank]) -> None:

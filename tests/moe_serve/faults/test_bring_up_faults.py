@@ -1,6 +1,5 @@
 """What keeps ranks from serving: one line, exit code 2, soon, and nothing left."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -99,7 +98,7 @@ def test_an_architecture_that_is_not_supported(broken: Path, fails: Callable[...
 def test_a_tokenizer_that_the_front_end_cannot_read(
     broken: Path, fails: Callable[..., str]
 ) -> None:
-    (broken / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {}}))
+    (broken / "tokenizer_config.json").write_text("{")
     assert f"cannot read the tokenizer in {broken}" in fails(broken)
 
 

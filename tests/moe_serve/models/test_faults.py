@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES, MOE_FAMILIES
 
 from moe_serve.layers.context import GroupedCache
 
@@ -77,12 +78,12 @@ def drop_correction_bias(decoder: Any) -> None:
     decoder.model = with_feed_forward(decoder.model, gate=gate)
 
 
-EVERYWHERE = ("deepseek_v3", "deepseek_v2", "qwen3_moe", "glm4_moe", "mixtral")
+WITH_SHARED_EXPERTS = ("deepseek_v3", "deepseek_v2", "deepseek_v2_group", "glm4_moe")
 FAULTS: list[tuple[str, Callable[[Any], None]]] = [
-    *[(family, zero_an_expert) for family in EVERYWHERE],
-    *[(family, overwrite_a_page) for family in (*EVERYWHERE, "llama", "qwen3")],
-    *[(family, turn_too_far) for family in (*EVERYWHERE, "llama", "qwen3")],
-    *[(family, drop_shared_experts) for family in ("deepseek_v3", "deepseek_v2", "glm4_moe")],
+    *[(family, zero_an_expert) for family in MOE_FAMILIES],
+    *[(family, overwrite_a_page) for family in FAMILIES],
+    *[(family, turn_too_far) for family in FAMILIES],
+    *[(family, drop_shared_experts) for family in WITH_SHARED_EXPERTS],
     *[(family, drop_correction_bias) for family in ("deepseek_v3", "glm4_moe")],
 ]
 

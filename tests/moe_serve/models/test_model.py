@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, MOE_FAMILIES
+from moe_placement.specs import ModelSpec
 
 from moe_serve.errors import CheckpointError, UnsupportedError
 from moe_serve.layers.context import GroupedCacheSpec, LatentCacheSpec
@@ -55,9 +56,34 @@ def test_moe_layers_of_qwen3_moe(
     assert describe(config_of(checkpoint("qwen3_moe"), **changes)).moe_layers == layers
 
 
-def test_moe_layers_of_deepseek(checkpoint: Callable[..., Path]) -> None:
-    config = config_of(checkpoint("deepseek_v3"), num_hidden_layers=8, moe_layer_freq=2)
-    assert describe(config).moe_layers == (2, 4, 6)
+@pytest.mark.parametrize("family", ["deepseek_v3", "deepseek_v2", "glm4_moe"])
+def test_moe_layers_of_deepseek_and_glm(family: str, checkpoint: Callable[..., Path]) -> None:
+    config = config_of(checkpoint(family), num_hidden_layers=8, moe_layer_freq=2)
+    layers = (1, 2, 3, 4, 5, 6, 7) if family == "glm4_moe" else (2, 4, 6)
+    assert describe(config).moe_layers == layers
+    assert ModelSpec.from_config(config).moe_layers == layers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_planner_and_engine_read_the_same(family: str, checkpoint: Callable[..., Path]) -> None:
+    config = config_of(checkpoint(family))
+    shape, spec = describe(config), ModelSpec.from_config(config)
+    assert (spec.moe_layers, spec.num_experts) == (shape.moe_layers, shape.num_experts)
+    assert (spec.vocab_size, spec.hidden_size) == (shape.vocab_size, shape.width)
+    assert (spec.num_layers, spec.context_length) == (shape.num_layers, shape.context_length)
+
+
+@pytest.mark.parametrize("published_config", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rotary_table_is_as_large_as_planned(
+    family: str,
+    published_config: bool,
+    checkpoint: Callable[..., Path],
+    make_decoder: Callable[..., Any],
+) -> None:
+    path = checkpoint(family) if published_config else checkpoint(family, published_config=False)
+    spec = ModelSpec.from_config(config_of(path))
+    assert make_decoder(path).model.rotary.table_L2r.numel() == spec.rotary_elements
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,4 +1,5 @@
-"""Faults planted in the dispatch of one layer, to show that the exactness tests see them."""
+"""Faults planted in the dispatch of one layer, or in the sampler, to show that the exactness tests
+see them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +12,17 @@ from moe_comm.routing import RoutingTable
 from moe_placement.plan import LayerPlan
 
 from moe_serve.llm import LLM
+from moe_serve.step.sampler import Sampler
+from moe_serve.types import StepOutput
 
 
-def plant(llm: LLM, kind: str, layer: int, rank: int | None = None, times: int = 10**9) -> None:
+def plant(
+    llm: LLM, kind: str, layer: int = -1, rank: int | None = None, times: int = 10**9
+) -> None:
     """
     Args:
-        kind: lost_row, missing_term, wrong_table, or even_weights (which is no fault).
+        kind: lost_row, missing_term, wrong_table, even_weights (which is no fault), or
+            draws_by_row, which has no layer.
         rank: where; None is everywhere.
         times: lose so many rows or terms, then work well.
     """
@@ -24,7 +30,9 @@ def plant(llm: LLM, kind: str, layer: int, rank: int | None = None, times: int =
         return
     runner: Any = llm._rank.engine._runner
     timed = runner._dispatcher
-    if kind in TABLES:
+    if kind == "draws_by_row":
+        llm._rank.engine._sampler = RowKeyedSampler(llm._rank.engine._sampler)
+    elif kind in TABLES:
         plan = llm._rank.deployment.plan
         placed = TABLES[kind](plan.layers[layer])
         table = RoutingTable(layer, placed.slots, placed.weights, plan.num_experts)
@@ -53,6 +61,18 @@ def even(placed: LayerPlan) -> LayerPlan:
 
 
 TABLES = {"wrong_table": turned, "even_weights": even}
+
+
+class RowKeyedSampler(Sampler):
+    """Draws with the batch row for a seed."""
+
+    def __init__(self, inner: Sampler) -> None:
+        self.__dict__ = inner.__dict__
+
+    def sample(self, request_ids: Sequence[str], logits_SV: torch.Tensor) -> StepOutput:
+        for row, request_id in enumerate(request_ids):
+            self._states[request_id].seed = row
+        return super().sample(request_ids, logits_SV)
 
 
 class LossyDispatcher:

@@ -65,3 +65,17 @@ def test_which_replica_answers_is_no_matter(
     assert planned["rounds"] == even["rounds"] == [alone("qwen3_moe", "float32")]
     rows = [[rank["expert_rows"] for rank in answer["ranks"]] for answer in (planned, even)]
     assert rows[0] != rows[1] and sum(rows[0]) == sum(rows[1])
+
+
+def test_draws_keyed_by_the_row_differ_among_others(
+    ranks: Callable[[int], Ranks], checkpoint: Callable[..., Path]
+) -> None:
+    drawn = [
+        {**request, "temperature": 1.0, "seed": 40 + number}
+        for number, request in enumerate(GREEDY)
+    ]
+    rounds = [*([each] for each in drawn), drawn]
+    asked = job(checkpoint("deepseek_v3"), 2, rounds, fault={"kind": "draws_by_row"})
+    *alone, among = ranks(2).run(asked)["rounds"]
+    wrong = [one["tokens"] != two["tokens"] for (one,), two in zip(alone, among, strict=True)]
+    assert sum(wrong) > len(wrong) // 2

@@ -97,7 +97,7 @@ def report(llm: LLM) -> dict[str, Any]:
     return {
         "bytes_read": CountingCheckpoint.bytes_by_kind,
         "expert_memory": expert_memory(llm),
-        "expert_rows": stats.expert_tokens,
+        "expert_rows": stats.num_expert_rows,
         "preemptions": stats.num_preemptions,
         "cached_tokens": stats.num_cached_tokens,
     }

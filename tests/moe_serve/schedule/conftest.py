@@ -28,7 +28,7 @@ DEFAULT_LIMITS: dict[str, Any] = {
     "page_size": 4,
     "max_tokens_per_step": 64,
     "max_sequences": 16,
-    "max_waiting": 64,
+    "max_live": 80,
     "max_context": 256,
     "prefix_caching": True,
 }

@@ -84,13 +84,17 @@ def test_answer_is_a_prefix_for_the_next_turn(world_type: Any, make_request: Any
     world.check_end()
 
 
-def test_a_full_queue_refuses_with_the_number(world_type: Any, make_request: Any) -> None:
-    world = world_type(max_waiting=2)
-    world.add(make_request("a", (1,)))
-    world.add(make_request("b", (1,)))
-    with pytest.raises(OverloadedError, match=r"2 requests wait, 2 may; .*max_waiting"):
-        world.add(make_request("c", (1,)))
-    world.step()
+def test_a_full_rank_refuses_with_the_number(world_type: Any, make_request: Any) -> None:
+    world = world_type(max_sequences=1, max_live=2)
+    world.add(make_request("a", (1,), max_tokens=2))
+    world.add(make_request("b", (1,), max_tokens=2))
+    for _ in range(2):
+        with pytest.raises(OverloadedError, match=r"2 requests run or wait .* 2 may; .*max_waiti"):
+            world.add(make_request("c", (1,)))
+        # Who runs counts as who waits does.
+        if not world.scheduler.num_running:
+            world.step()
+    world.abort("b")
     world.add(make_request("c", (1,)))
 
 

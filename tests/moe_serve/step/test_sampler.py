@@ -81,26 +81,70 @@ def test_a_large_vocabulary_with_a_flat_distribution_is_not_cut_at_the_first_try
     assert last.item() == pytest.approx(0.999 * 5000, abs=2)
 
 
-def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch() -> None:
-    params = SamplingParams(seed=7, top_p=0.9, temperature=1.3)
-    steps = [logits_of(1, seed) for seed in range(20)]
+def test_top_k_beyond_the_first_try_counts_all_of_its_mass() -> None:
+    logits = torch.linspace(1e-3, 0, 5000)[None]
+    params = SamplingParams(top_k=2000, top_p=0.5)
+    last = pick(logits, [params], [0.99999]).item()
+    assert last == max(naive_kept(logits[0], params))
+    assert last == pytest.approx(1000, abs=2)
 
-    def run(neighbours: int) -> list[int]:
-        sampler = Sampler(VOCABULARY, CPU)
-        sampler.add(Request(request_id="x", prompt_ids=(1,), sampling=params))
-        for name in range(neighbours):
-            other = SamplingParams(seed=name, top_k=name, temperature=float(name % 2))
-            sampler.add(Request(request_id=str(name), prompt_ids=(2,), sampling=other))
-        tokens = []
-        for step, logits in enumerate(steps):
-            rows = torch.cat([logits_of(neighbours, 100 + step), logits.clone()])
-            output = sampler.sample([*map(str, range(neighbours)), "x"], rows)
-            tokens.append(output.tokens[-1].token_id)
-        return tokens
 
-    alone = run(0)
-    assert alone == run(5)
+@given(
+    st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1100, max_size=1400),
+    st.sampled_from([{"top_k": 700}, {"top_p": 0.7}, {"top_k": 1200, "min_p": 0.2}]),
+    st.floats(0, 0.999),
+)
+@settings(max_examples=25, deadline=None)
+def test_equal_logits_at_the_cut_are_kept_by_lowest_id(
+    values: list[float], fields: dict[str, float], uniform_number: float
+) -> None:
+    params = SamplingParams(**fields)  # type: ignore[arg-type]
+    chosen = pick(torch.tensor([values]), [params], [uniform_number]).item()
+    assert chosen in naive_kept(torch.tensor(values), params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(seed=7, top_p=0.9, temperature=1.3),
+        SamplingParams(seed=7, temperature=1.3),
+        SamplingParams(seed=7, top_k=3),
+    ],
+)
+def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(
+    params: SamplingParams,
+) -> None:
+    alone = answer_among(0, params)
+    assert alone == answer_among(5, params)
     assert len(set(alone)) > 5
+
+
+def test_a_draw_that_depends_on_the_row_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_row(
+        logits: torch.Tensor, params: list[SamplingParams], numbers: list[float]
+    ) -> torch.Tensor:
+        return pick(logits, params, [(n + 0.1 * row) % 1 for row, n in enumerate(numbers)])
+
+    params = SamplingParams(seed=7, temperature=1.3)
+    right = answer_among(5, params)
+    monkeypatch.setattr("moe_serve.step.sampler.pick", by_row)
+    assert answer_among(0, params) == right
+    assert answer_among(5, params) != right
+
+
+def answer_among(num_neighbours: int, params: SamplingParams) -> list[int]:
+    """What one request draws as the last of a batch of others, the same logits each time."""
+    sampler = Sampler(VOCABULARY, CPU)
+    sampler.add(Request(request_id="x", prompt_ids=(1,), sampling=params))
+    for name in range(num_neighbours):
+        other = SamplingParams(seed=name, top_k=name, temperature=float(name % 2))
+        sampler.add(Request(request_id=str(name), prompt_ids=(2,), sampling=other))
+    tokens = []
+    for step in range(20):
+        rows = torch.cat([logits_of(num_neighbours, 100 + step), logits_of(1, step)])
+        output = sampler.sample([*map(str, range(num_neighbours)), "x"], rows)
+        tokens.append(output.tokens[-1].token_id)
+    return tokens
 
 
 def test_penalties_and_bias_match_the_definitions() -> None:

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from moe_serve.weights.checkpoint import Checkpoint
-from moe_serve.weights.progress import count_bytes_to_read, show_progress
+from moe_serve.weights.progress import TenthsLogger, count_bytes_to_read, show_progress
 
 
 def test_bar_on_a_terminal() -> None:
@@ -21,7 +21,23 @@ def test_bar_on_a_terminal() -> None:
     assert "4.0/4.0 MiB" in console.file.getvalue()
 
 
-def test_log_lines_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("seconds_per_read", "tenths"),
+    [(1.0, range(10, 101, 10)), (0.1, [40, 80]), (0.01, []), (0.14, [30, 60, 90])],
+)
+def test_log_lines_elsewhere_are_at_tenths_and_two_seconds_apart(
+    caplog: pytest.LogCaptureFixture, seconds_per_read: float, tenths: Iterable[int]
+) -> None:
+    now = 0.0
+    with caplog.at_level(logging.INFO):
+        progress = TenthsLogger(1000, clock=lambda: now)
+        for number in range(1, 51):
+            now = seconds_per_read * number
+            progress(20)
+    assert caplog.messages == [f"loading weights: {tenth} % of 0.00 GiB" for tenth in tenths]
+
+
+def test_a_small_model_loads_without_a_line(caplog: pytest.LogCaptureFixture) -> None:
     console = Console(file=io.StringIO(), force_terminal=False)
     with (
         caplog.at_level(logging.INFO),
@@ -29,8 +45,7 @@ def test_log_lines_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
     ):
         for _ in range(50):
             progress(20)
-    tenths = [record.getMessage().split(" %")[0] for record in caplog.records]
-    assert tenths == [f"loading weights: {10 * tenth}" for tenth in range(1, 11)]
+    assert caplog.messages == []
     assert console.file.getvalue() == ""
 
 

@@ -15,7 +15,7 @@ from moe_serve.edge.app import create_app
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server
 from moe_serve.errors import OverloadedError
-from moe_serve.types import FinishReason, RankStats, Request, TokenEvent
+from moe_serve.types import ErrorKind, FinishReason, RankStats, Request, TokenEvent
 
 CONTEXT = 512
 START, END = 1, 2
@@ -35,10 +35,15 @@ class EchoEngine:
         self.max_live = 200
         self.seconds_per_token = 0.0
         self.fail_after: int | None = None
+        self.fail_kind: ErrorKind = "engine"
         self.seen: list[Request] = []
         self.live: set[str] = set()
         self.aborted: list[str] = []
         self.num_events = 0
+
+    @property
+    def expert_imbalance(self) -> float:
+        return 1.25
 
     def stats(self) -> Sequence[RankStats]:
         return [
@@ -92,7 +97,12 @@ class EchoEngine:
                 reason = "length"
             if index == self.fail_after:
                 yield TokenEvent(
-                    request.request_id, index, None, finish_reason="error", error="rank 1 is gone"
+                    request.request_id,
+                    index,
+                    None,
+                    finish_reason="error",
+                    error="rank 1 is gone",
+                    error_kind=self.fail_kind,
                 )
             num_top = sampling.logprobs
             top = tuple((token + place, -1.0 - place) for place in range(num_top or 0))

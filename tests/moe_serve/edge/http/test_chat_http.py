@@ -220,6 +220,24 @@ def test_a_full_queue_is_429_and_a_server_not_ready_503(server: Any, streamed: b
     assert error["code"] == "not_ready"
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "name", "code"),
+    [
+        ("overloaded", 429, "rate_limit_error", "overloaded"),
+        ("request", 400, "invalid_request_error", None),
+        ("engine", 503, "server_error", "engine_dead"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_rank_refuses_has_the_status_of_its_kind(
+    server: Any, kind: str, status: int, name: str, code: str | None, streamed: bool
+) -> None:
+    server.engine.fail_after, server.engine.fail_kind = 0, kind
+    error = post(server, say(SAID, n=2, stream=streamed), status)["error"]
+    assert (error["type"], error["code"]) == (name, code)
+    assert not server.engine.live
+
+
 def test_a_lost_sequence(client: openai.OpenAI, server: Any) -> None:
     server.engine.fail_after = 0
     assert post(server, say(SAID), 503)["error"]["message"] == "rank 1 is gone"

@@ -33,7 +33,7 @@ def draw_limits(random: Random) -> dict[str, int]:
         "page_size": random.randint(1, 3),
         "max_tokens_per_step": random.choice([1, 3, 5, 8, 13, 21]),
         "max_sequences": random.choice([1, 3, 4, 5, 6]),
-        "max_waiting": random.choice([5, 20, 20]),
+        "max_live": random.choice([6, 24, 24]),
         "max_context": random.choice([16, 32, 32]),
         "prefix_caching": random.random() < 0.75,
     }
@@ -51,77 +51,89 @@ def draw_options(random: Random) -> dict[str, Any]:
     }
 
 
-def make_machine(
-    world_type: Any, make_request: Callable[..., Request], scheduler_type: type[Scheduler]
-) -> type[RuleBasedStateMachine]:
-    class Machine(RuleBasedStateMachine):
-        @initialize(random=RANDOM)
-        def start(self, random: Random) -> None:
-            self.world = world_type(scheduler_type, **draw_limits(random))
-            self.num_added = self.num_aborted = 0
-            self.add(random)
+class Machine(RuleBasedStateMachine):
+    """Leads the lives of the requests of one world; `make_machine` says which."""
 
-        @rule(random=RANDOM)
-        @precondition(lambda self: self.world.scheduler.num_waiting < 5)
-        def add(self, random: Random) -> None:
-            for _ in range(random.randint(2, 6)):
-                options = draw_options(random)
-                for _ in range(random.choice([1, 1, 2, 4])):
-                    self.num_added += 1
-                    self.add_one(make_request(f"r{self.num_added}", **options))
+    world_type: Any
+    make_request: Callable[..., Request]
+    scheduler_type: type[Scheduler]
 
-        def add_one(self, request: Request) -> None:
-            limits, world = self.world.limits, self.world
-            num_tokens = len(request.prompt_ids) + request.sampling.max_tokens
-            num_slots = limits["num_pages"] * limits["page_size"]
-            fits = num_tokens <= limits["max_context"] and num_tokens - 1 <= num_slots
-            is_full = world.scheduler.num_waiting >= limits["max_waiting"]
-            if fits and not is_full:
-                world.add(request)
-                return
-            with pytest.raises(OverloadedError if fits else RequestError):
-                world.add(request)
+    @initialize(random=RANDOM)
+    def start(self, random: Random) -> None:
+        self.world = self.world_type(self.scheduler_type, **draw_limits(random))
+        self.num_added = self.num_aborted = 0
+        self.add(random)
 
-        @rule(random=RANDOM)
-        @precondition(lambda self: self.world.num_live and 4 * self.num_aborted < self.num_added)
-        def abort(self, random: Random) -> None:
-            self.num_aborted += 1
-            world = self.world
-            world.abort(random.choice([name for name in world.requests if world.is_live(name)]))
+    @rule(random=RANDOM)
+    @precondition(lambda self: self.world.scheduler.num_waiting < 5)
+    def add(self, random: Random) -> None:
+        for _ in range(random.randint(2, 6)):
+            options = draw_options(random)
+            for _ in range(random.choice([1, 1, 2, 4])):
+                self.num_added += 1
+                self.add_one(self.make_request(f"r{self.num_added}", **options))
 
-        @rule()
-        @precondition(lambda self: not self.world.batch.chunks)
-        def begin_step(self) -> None:
-            self.world.begin_step()
+    def add_one(self, request: Request) -> None:
+        limits, world = self.world.limits, self.world
+        num_tokens = len(request.prompt_ids) + request.sampling.max_tokens
+        num_slots = limits["num_pages"] * limits["page_size"]
+        fits = num_tokens <= limits["max_context"] and num_tokens - 1 <= num_slots
+        is_full = world.num_live >= limits["max_live"]
+        if fits and not is_full:
+            world.add(request)
+            return
+        with pytest.raises(OverloadedError if fits else RequestError):
+            world.add(request)
 
-        @rule()
-        @precondition(lambda self: self.world.batch.chunks)
-        def end_step(self) -> None:
-            self.world.end_step()
+    @rule(random=RANDOM)
+    @precondition(lambda self: self.world.num_live and 4 * self.num_aborted < self.num_added)
+    def abort(self, random: Random) -> None:
+        self.num_aborted += 1
+        world = self.world
+        world.abort(random.choice([name for name in world.requests if world.is_live(name)]))
 
-        @rule(num_steps=st.integers(1, 6))
-        @precondition(lambda self: not self.world.batch.chunks)
-        def run(self, num_steps: int) -> None:
-            for _ in range(num_steps):
-                self.world.step()
-                self.world.check_pages()
+    @rule()
+    @precondition(lambda self: not self.world.batch.chunks)
+    def begin_step(self) -> None:
+        self.world.begin_step()
 
-        @invariant()
-        def pages_are_right(self) -> None:
+    @rule()
+    @precondition(lambda self: self.world.batch.chunks)
+    def end_step(self) -> None:
+        self.world.end_step()
+
+    @rule(num_steps=st.integers(1, 6))
+    @precondition(lambda self: not self.world.batch.chunks)
+    def run(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.world.step()
             self.world.check_pages()
 
-        def teardown(self) -> None:
-            # After a failure the checks would only hide the first one behind later ones.
-            if sys.exception() is not None:
-                return
-            world = self.world
-            if world.batch.chunks:
-                world.end_step()
-            world.run_until_idle()
-            event(f"preempted {min(world.scheduler.num_preemptions, 3)} times or more")
-            world.check_end()
+    @invariant()
+    def pages_are_right(self) -> None:
+        self.world.check_pages()
 
-    return Machine
+    def teardown(self) -> None:
+        # After a failure the checks would only hide the first one behind later ones.
+        if sys.exception() is not None:
+            return
+        world = self.world
+        if world.batch.chunks:
+            world.end_step()
+        world.run_until_idle()
+        event(f"preempted {min(world.scheduler.num_preemptions, 3)} times or more")
+        world.check_end()
+
+
+def make_machine(
+    world_type: Any, make_request: Callable[..., Request], scheduler_type: type[Scheduler]
+) -> type[Machine]:
+    of_these = {
+        "world_type": staticmethod(world_type),
+        "make_request": staticmethod(make_request),
+        "scheduler_type": scheduler_type,
+    }
+    return type("Machine", (Machine,), of_these)
 
 
 @pytest.fixture

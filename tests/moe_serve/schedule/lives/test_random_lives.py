@@ -24,7 +24,7 @@ def test_many_requests_in_few_pages_get_the_tokens_they_get_alone(
         page_size=4,
         max_tokens_per_step=32,
         max_sequences=12,
-        max_waiting=300,
+        max_live=300,
         prefix_caching=prefix_caching,
     )
     for number in range(300):

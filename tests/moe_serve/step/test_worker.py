@@ -1,0 +1,72 @@
+"""The serving loop of a rank that is alone: what it tells the front end and the other ranks."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from moe_comm.transport.exchange import Exchange
+
+from moe_serve.errors import OverloadedError, RequestError
+from moe_serve.step.engine import Engine
+from moe_serve.step.worker import Worker
+from moe_serve.types import Command, RankStats, Report, Request, SamplingParams
+
+EPOCH = 5
+
+
+class RefusingEngine:
+    has_work = False
+
+    def __init__(self, refusal: RequestError) -> None:
+        self._refusal = refusal
+
+    def add(self, request: Request) -> None:
+        raise self._refusal
+
+    def stats(self) -> RankStats:
+        return RankStats(plan_rank=0)
+
+
+class Line:
+    """Brings one request and the word to stop; keeps the reports."""
+
+    def __init__(self) -> None:
+        request = Request(request_id="a", prompt_ids=(1,), sampling=SamplingParams())
+        self._commands = [Command(wake=1, submit=(request,)), Command(wake=2, stop=True)]
+        self.reports: list[Report] = []
+
+    def receive(self) -> Sequence[Command]:
+        commands, self._commands = self._commands, []
+        return commands
+
+    def wait(self, seconds: float) -> None:
+        raise AssertionError("there is nothing to wait for")
+
+    def send(self, report: Report) -> None:
+        self.reports.append(report)
+
+
+class Alone:
+    """The exchange of one rank, which remembers the step headers."""
+
+    def __init__(self) -> None:
+        self.headers: list[list[int]] = []
+
+    def max_reduce(self, words: Any) -> Any:
+        self.headers.append(np.asarray(words).tolist())
+        return words
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [(RequestError("never"), "request"), (OverloadedError("not now"), "overloaded")],
+)
+def test_a_refused_request_is_told_with_its_kind(refusal: RequestError, kind: str) -> None:
+    line, exchange = Line(), Alone()
+    engine = cast(Engine, RefusingEngine(refusal))
+    Worker(0, engine, cast(Exchange, exchange), line, lambda: None, EPOCH).run()
+    (event,) = [event for report in line.reports for event in report.events]
+    assert (event.request_id, event.finish_reason, event.token_id) == ("a", "error", None)
+    assert (event.error, event.error_kind) == (str(refusal), kind)
+    assert [header[4] for header in exchange.headers] == [EPOCH]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from moe_serve.layers.cache_write import write_finite
 from moe_serve.layers.context import ForwardContext, GroupedCache
 from moe_serve.layers.linear import LinearLayer
 from moe_serve.layers.norm import RmsNormLayer
@@ -71,7 +72,6 @@ class GroupedAttention:
     ) -> GroupedCache:
         cache = context.caches[self.layer]
         assert isinstance(cache, GroupedCache)
-        slot_T = context.paged.slot_T
-        cache.keys_PSHd.flatten(0, 1).index_copy_(0, slot_T, k_TGd)
-        cache.values_PSHv.flatten(0, 1).index_copy_(0, slot_T, v_TGd)
+        write_finite(cache.keys_PSHd, context.paged.slot_T, k_TGd)
+        write_finite(cache.values_PSHv, context.paged.slot_T, v_TGd)
         return cache

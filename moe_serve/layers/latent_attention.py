@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from moe_kernels.ops import HeadLinear, Packed
 
+from moe_serve.layers.cache_write import write_finite
 from moe_serve.layers.context import ForwardContext, LatentCache
 from moe_serve.layers.linear import LinearLayer
 from moe_serve.layers.norm import RmsNormLayer
@@ -92,5 +93,5 @@ class LatentAttention:
         latent_Tl, key_Tr = latent_Tc.tensor_split([self.latent_width], dim=-1)
         key_Tr = rotation(key_Tr.unsqueeze(1)).squeeze(1)
         row_Tc = torch.cat((self.latent_norm(latent_Tl), key_Tr), dim=-1)
-        cache.latent_PSc.flatten(0, 1).index_copy_(0, context.paged.slot_T, row_Tc)
+        write_finite(cache.latent_PSc, context.paged.slot_T, row_Tc)
         return cache

@@ -8,6 +8,7 @@ Shape legend: see `moe_kernels/ops.py`.
 from typing import Protocol
 
 import torch
+from torch.nn import functional
 
 from moe_kernels.ops import Packed
 
@@ -53,15 +54,22 @@ class OneDnnProduct:
 
 
 class FbgemmHalfProduct:
-    """float16 weights, multiplied in float32, for processors without float16 arithmetic."""
+    """float16 weights, multiplied in float32, for processors without float16 arithmetic.
+
+    A wider weight among them, such as a router's, is not rounded: it stays plain.
+    """
 
     min_rows = 1
     quick_alone = True
 
     def pack(self, weight_ND: torch.Tensor) -> Packed:
+        if weight_ND.dtype != torch.float16:
+            return weight_ND
         return torch.ops.quantized.linear_prepack_fp16(weight_ND.detach().float(), None)
 
     def __call__(self, x_TD: torch.Tensor, packed: Packed) -> torch.Tensor:
+        if isinstance(packed, torch.Tensor):
+            return functional.linear(x_TD.to(packed.dtype), packed).to(x_TD.dtype)
         y: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x_TD.float(), packed)
         return y.to(x_TD.dtype)
 

@@ -78,6 +78,11 @@ def chat(**fields: Any) -> ChatBody:
         ("prompt", [1, "a"]),
         ("prompt", [[1], "a"]),
         ("model", 4),
+        ("logit_bias", {str(token): 1 for token in range(301)}),
+        ("stop_token_ids", list(range(129))),
+        ("prompt", ["a"] * 4097),
+        ("prompt", [[1]] * 4097),
+        ("prompt", [[]]),
     ],
 )
 def test_a_wrong_type_or_range_names_its_field(field: str, value: Any) -> None:

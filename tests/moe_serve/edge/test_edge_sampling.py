@@ -68,7 +68,9 @@ def test_what_float32_or_int64_cannot_hold_stays_outside() -> None:
     assert to_params(completion(temperature=1e-4), MODEL, 9).temperature == 1e-4
 
 
-@pytest.mark.parametrize("bias", [{"x": 1}, {"50": 1}, {"-1": 1}, {"1.5": 1}, {"9" * 5000: 1}])
+@pytest.mark.parametrize(
+    "bias", [{"x": 1}, {"50": 1}, {"-1": 1}, {"1.5": 1}, {"9" * 5000: 1}, {"01": 1}]
+)
 def test_logit_bias_needs_token_ids_of_the_model(bias: dict[str, float]) -> None:
     with pytest.raises(RequestError, match="logit_bias"):
         to_params(completion(logit_bias=bias), MODEL, 1)

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -190,6 +191,13 @@ def server(module_server: Server) -> Server:
 def serve(plain_path: Path) -> Callable[..., object]:
     """serve(**options of create_app) as a context: a server of the plain model alone."""
     return lambda **options: serving(EchoEngine(), [served("plain", plain_path)], **options)
+
+
+@pytest.fixture
+def small_model(plain_path: Path) -> Callable[..., object]:
+    """small_model(vocab_size=n) as a context: a model with fewer tokens than its tokenizer."""
+    model = served("plain", plain_path)
+    return lambda vocab_size: serving(EchoEngine(), [replace(model, vocab_size=vocab_size)])
 
 
 def served(name: str, path: Path) -> ServedModel:

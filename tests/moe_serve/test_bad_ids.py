@@ -1,0 +1,28 @@
+"""Token ids that the model does not have are refused before they reach a tensor."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from engine_runs import engine
+from families import VOCAB_SIZE
+
+from moe_serve.errors import RequestError
+from moe_serve.types import SamplingParams
+
+
+def test_ids_beyond_the_vocabulary_are_refused_and_nothing_stays_behind(
+    checkpoint: Callable[..., Path],
+) -> None:
+    with engine(checkpoint("llama")) as llm:
+        for prompt, sampling in (
+            ([1, VOCAB_SIZE], SamplingParams()),
+            ([-1], SamplingParams()),
+            ([1], SamplingParams(stop_token_ids=(VOCAB_SIZE,))),
+            ([1], SamplingParams(logit_bias=((VOCAB_SIZE, 1.0),))),
+        ):
+            with pytest.raises(RequestError, match=rf"is not in 0\.\.{VOCAB_SIZE - 1}"):
+                llm.generate([[2, 3], prompt], sampling)
+        stats = llm.stats()
+        assert (stats.num_waiting, stats.num_running, stats.num_pages_used) == (0, 0, 0)
+        assert len(llm.generate([[2, 3]])[0].token_ids) == 16

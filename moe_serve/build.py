@@ -14,7 +14,6 @@ from moe_devices.device import Device
 from moe_devices.discover import open_device
 from moe_devices.threads import bind_threads
 from moe_kernels.table import select_ops
-from moe_placement.memory import RankMemory
 from moe_placement.plan import Plan
 
 from moe_serve.bring_up import Meeting
@@ -130,7 +129,7 @@ def _load(
         num_pages=memory.num_pages,
         vocab_size=model.vocab_size,
     )
-    served = _served(model_config, memory, checkpoint, model)
+    served = _served(model_config, deployment, checkpoint, model)
     return Rank(config, deployment, served, engine, exchange)
 
 
@@ -157,12 +156,14 @@ def _dispatcher(plan: Plan, exchange: Exchange) -> Dispatcher:
 
 
 def _served(
-    model_config: ModelConfig, memory: RankMemory, checkpoint: Checkpoint, model: Model
+    model_config: ModelConfig, deployment: Deployment, checkpoint: Checkpoint, model: Model
 ) -> ServedModel:
+    # Whichever rank the router picks must be able to hold the longest request.
+    num_tokens = min(memory.num_tokens for memory in deployment.memories)
     return ServedModel(
         name=model_config.name,
         path=model_config.path,
-        context_length=min(model_config.max_context, memory.num_tokens),
+        context_length=min(model_config.max_context, num_tokens),
         vocab_size=model.vocab_size,
         end_token_ids=tuple(checkpoint.end_token_ids),
     )

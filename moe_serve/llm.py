@@ -5,6 +5,7 @@ Under mpirun every rank makes the same calls and gets the same answers.
 
 import dataclasses
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from moe_serve.config.tree import Config
 from moe_serve.config.validate import validate
 from moe_serve.control.world import check_world_size, launched_world
 from moe_serve.edge.tokenizer import ModelTokenizer
-from moe_serve.errors import RequestError
+from moe_serve.errors import OverloadedError, RequestError
 from moe_serve.types import FinishReason, RankStats, Request, SamplingParams, TokenEvent
 
 Prompt = str | Sequence[int]
@@ -97,13 +98,11 @@ class LLM:
         error = ""
         try:
             for request in mine:
-                self._rank.engine.add(request)
+                self._rank.engine.check(request)
         except RequestError as refusal:
             error = str(refusal)
         errors = [text.decode() for text in exchange.allgather_bytes(error.encode())]
         if any(errors):
-            for request in mine:
-                self._rank.engine.abort(request.request_id)
             raise RequestError(next(text for text in errors if text))
         events = self._run(mine)
         gathered = exchange.allgather_bytes(msgspec.msgpack.encode(events))
@@ -160,12 +159,23 @@ class LLM:
     def _run(self, requests: Sequence[Request]) -> dict[str, list[TokenEvent]]:
         events: dict[str, list[TokenEvent]] = {request.request_id: [] for request in requests}
         engine, epoch = self._rank.engine, self._rank.deployment.plan.epoch
+        waiting = deque(requests)
         while True:
+            self._feed(waiting)
             header = StepHeader(engine.has_work, wake=0, plan_epoch=epoch, tenant=0, stop=False)
             if not agree(self._rank.exchange, header).work:
                 return events
             for event in engine.step():
                 events[event.request_id].append(event)
+
+    def _feed(self, waiting: deque[Request]) -> None:
+        """Give the engine as many as it takes now; it checks each a second time, which is cheap."""
+        while waiting:
+            try:
+                self._rank.engine.add(waiting[0])
+            except OverloadedError:
+                return
+            waiting.popleft()
 
     def _completion(self, request: Request, events: Sequence[TokenEvent]) -> Completion:
         token_ids = tuple(event.token_id for event in events if event.token_id is not None)

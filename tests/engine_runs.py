@@ -1,6 +1,6 @@
 """An engine in this process, and the prompts that its exactness tests give it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def engine(
     prefix: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
+    limits: Mapping[str, int] | None = None,
     **more: Any,
 ) -> Iterator[LLM]:
     """One rank."""
@@ -39,7 +40,7 @@ def engine(
         models=(ModelConfig(path=str(path), dtype=dtype),),
         pools=(PoolConfig(name="pool", device=device, threads=1),),
         cache=CacheConfig(page_size=page_size, num_pages=num_pages, prefix=prefix),
-        scheduler=SchedulerConfig(max_tokens_per_step=tokens_per_step),
+        scheduler=SchedulerConfig(max_tokens_per_step=tokens_per_step, **(limits or {})),
         **more,
     )
     with LLM(config) as llm:

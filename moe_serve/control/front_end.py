@@ -93,8 +93,8 @@ class FrontEnd:
             how = f"with exit code {code}" if code > 0 else f"by signal {-code}"
             raise EngineDeadError(f"the front end was ended {how}; its requests are lost")
 
-    def finish(self, seconds: float = 10.0) -> None:
-        """Wait for its end after the ranks agreed to stop."""
+    def finish(self, seconds: float = 35.0) -> None:
+        """Wait for its end after the ranks agreed to stop: slow readers have their grace first."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:

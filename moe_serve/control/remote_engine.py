@@ -81,6 +81,17 @@ class RemoteEngine:
                 self.abort(request_id)
                 self._end(request_id)
 
+    async def guard(self) -> None:
+        """Wait as long as every rank is listened to.
+
+        Raises:
+            EngineDeadError: a rank's line has ended.
+        """
+        ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+        raise EngineDeadError("the line to a rank has ended")
+
     def abort(self, request_id: str) -> None:
         entry = self._journal.get(request_id)
         if entry is not None:

@@ -58,7 +58,7 @@ async def _serve(listener: socket.socket) -> int:
     lifeline = asyncio.create_task(_follow(lines, draining.set))
     exit_server = asyncio.Event()
     server = asyncio.create_task(run_server(app, listener, exit_server))
-    code = await _until_drained_or_dead(engine, start.url, draining, lifeline)
+    code = await _until_drained_or_dead(engine, start.url, draining, lifeline, server)
     exit_server.set()
     # Without ranks there is nothing to wait for but that the clients hear of it.
     await asyncio.wait({server}, timeout=_FAREWELL_SECONDS if code == _RANKS_ARE_GONE else None)
@@ -67,14 +67,24 @@ async def _serve(listener: socket.socket) -> int:
 
 
 async def _until_drained_or_dead(
-    engine: RemoteEngine, url: str, draining: asyncio.Event, lifeline: "asyncio.Task[None]"
+    engine: RemoteEngine,
+    url: str,
+    draining: asyncio.Event,
+    lifeline: "asyncio.Task[None]",
+    server: "asyncio.Task[None]",
 ) -> int:
     starting = asyncio.create_task(engine.start())
-    await asyncio.wait({starting, lifeline}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({starting, lifeline, server}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
+        starting.result()
         print(f"ready {url}", flush=True)
     wish = asyncio.create_task(draining.wait())
-    await asyncio.wait({wish, lifeline}, return_when=asyncio.FIRST_COMPLETED)
+    guard = asyncio.create_task(engine.guard())
+    await asyncio.wait({wish, lifeline, server, guard}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (server, guard):
+        if task.done():
+            # Neither ends before it is told to, but by an error: better dead than deaf.
+            task.result()
     engine.drain()
     while engine.num_live and not lifeline.done():
         await asyncio.wait({lifeline}, timeout=0.05)

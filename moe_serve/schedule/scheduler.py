@@ -92,11 +92,10 @@ class Scheduler:
         """Pages that only the prefix tree holds, to be evicted at need."""
         return self._cache.num_cached
 
-    def add(self, request: Request) -> None:
-        """Queue a request.
+    def check(self, request: Request) -> None:
+        """Refuse what `add` would refuse whenever it came.
 
         Raises:
-            OverloadedError: max_live requests run or wait already.
             RequestError: the request could not be finished even if it were alone.
         """
         check_request(
@@ -105,6 +104,15 @@ class Scheduler:
             num_pages=self._cache.pool.num_pages,
             page_size=self._cache.page_size,
         )
+
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            OverloadedError: max_live requests run or wait already.
+            RequestError: the request could not be finished even if it were alone.
+        """
+        self.check(request)
         num_live = len(self._waiting) + len(self._running)
         if num_live >= self._max_live:
             raise OverloadedError(

@@ -47,11 +47,13 @@ class Engine:
             RequestError: it can never be served: too long, or with ids beyond the vocabulary.
             OverloadedError: not now.
         """
-        self._check_ids(request)
+        self.check(request)
         self._scheduler.add(request)
         self._sampler.add(request)
 
-    def _check_ids(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """Raise the RequestError of a request that can never be served."""
+        self._scheduler.check(request)
         biased = (token_id for token_id, _ in request.sampling.logit_bias)
         token_ids = (*request.prompt_ids, *request.sampling.stop_token_ids, *biased)
         for token_id in (min(token_ids, default=0), max(token_ids, default=0)):

@@ -60,8 +60,15 @@ def alone_and_together(
     return alone, run([PROMPTS], page_size=8, num_pages=24, tokens_per_step=29)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("deepseek_v3", "bfloat16"),
+        ("qwen3_moe", "float32"),
+        pytest.param("deepseek_v3", "float32", marks=pytest.mark.slow),
+        pytest.param("qwen3_moe", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_alone_and_together(
     family: str, dtype: str, device: str, checkpoint: Callable[..., Path]
 ) -> None:

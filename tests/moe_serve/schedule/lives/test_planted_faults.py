@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 
+from moe_serve.errors import OverloadedError
 from moe_serve.schedule import page_cache
 from moe_serve.schedule.pages import PagePool
 from moe_serve.schedule.prefix_tree import Block, Node, PrefixTree
@@ -120,7 +121,8 @@ class UnfairScheduler(Scheduler):
         ("scheduler", "PageCache", HastyCache, "an empty chunk"),
         ("scheduler", "PageCache", EarlyCache, "the tree holds a page of other content"),
         ("", "", ForgettingScheduler, "other tokens than its own|sampled from the wrong token"),
-        ("", "", DeafScheduler, "r[0-9]+ is computed after its end"),
+        # What runs on after its end also takes a living one's place.
+        ("", "", DeafScheduler, "r[0-9]+ is computed after its end|[0-9]+ requests run or wait"),
         ("", "", UnfairScheduler, "the oldest was preempted"),
     ],
 )
@@ -136,7 +138,7 @@ def test_checks_see_planted_fault(
         monkeypatch.setattr(f"moe_serve.schedule.{room}.{name}", fault)
     # Generated only: shrinking would find the smallest failure, and any is enough here.
     phases = [Phase.generate]
-    with pytest.raises(AssertionError, match=f"^(?:{seen})"):
+    with pytest.raises((AssertionError, OverloadedError), match=f"^(?:{seen})"):
         run_lives(
             Scheduler if room else fault, max_examples=300, stateful_step_count=30, phases=phases
         )

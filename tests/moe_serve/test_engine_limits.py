@@ -1,4 +1,4 @@
-"""Token ids that the model does not have are refused before they reach a tensor."""
+"""What an engine refuses for good, and what it only puts off."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,3 +26,15 @@ def test_ids_beyond_the_vocabulary_are_refused_and_nothing_stays_behind(
         stats = llm.stats()
         assert (stats.num_waiting, stats.num_running, stats.num_pages_used) == (0, 0, 0)
         assert len(llm.generate([[2, 3]])[0].token_ids) == 16
+
+
+def test_more_prompts_than_the_queue_holds_are_fed_as_places_open(
+    checkpoint: Callable[..., Path],
+) -> None:
+    limits = {"max_sequences": 3, "max_waiting": 2}
+    with engine(checkpoint("llama"), limits=limits) as llm:
+        prompts = [[number + 3, 7] for number in range(20)]
+        together = llm.generate(prompts)
+        assert [done.token_ids for done in together] == [
+            llm.generate([prompt])[0].token_ids for prompt in prompts
+        ]

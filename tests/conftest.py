@@ -61,3 +61,15 @@ def _kill(process: "subprocess.Popen[str]") -> tuple[str, str]:
         if member.is_running():
             member.kill()
     return process.communicate()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a GPU what needs one is skipped, also where nobody deselects it."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))

@@ -13,6 +13,7 @@ from rich.table import Table
 from moe_serve.bench.record import record, write
 from moe_serve.control.mpirun import mpirun_command, mpirun_environment
 from moe_serve.errors import ConfigError
+from moe_serve.huge_pages import ask_for_huge_pages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
         key: getattr(options, key)
         for key in ("tokens", "width", "experts", "chosen", "dtype", "repeats")
     }
+    # The ranks inherit it, as those of a server have it.
+    ask_for_huge_pages()
     rows: list[dict[str, Any]] = []
     for ranks in options.ranks:
         for collective in options.collective if ranks > 1 else ["local"]:

@@ -131,15 +131,9 @@ def rank_memory(
     check_model(plan, spec)
     pool = plan.pool_of(rank)
     weights = _weights(spec, plan, rank, pool, activation_bytes)
-    working = working_space(
-        spec,
-        plan,
-        rank,
-        activation_bytes,
-        max_tokens_per_step,
-        max_sequences,
-        max_length=-(-(max_context or spec.context_length) // page_size) * page_size,
-    )
+    length = _round_up(max_context or spec.context_length, page_size)
+    tokens = (max_tokens_per_step, max_sequences)
+    working = working_space(spec, plan, rank, activation_bytes, *tokens, max_length=length)
     page_bytes = 0
     if pool.role != "experts":
         page_bytes = page_size * spec.num_layers * spec.kv_elements * activation_bytes
@@ -206,6 +200,10 @@ def _weights(
 
 def _bytes(num_elements: int, bits: int) -> int:
     return -(-num_elements * bits // 8)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _pages(asked: int | None, left: int, page_bytes: int) -> int:

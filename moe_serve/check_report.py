@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, TextIO
 
-from moe_placement.memory import RankMemory
-from moe_placement.memory_report import format_bytes
+from moe_placement.memory.rank_memory import RankMemory
+from moe_placement.memory.report import format_bytes
 from moe_placement.plan import Plan
 from rich.box import SIMPLE_HEAD
 from rich.console import Console

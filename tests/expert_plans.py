@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import LayerPlan, Plan, PoolPlan
 from moe_placement.plan_file import save
-from moe_placement.specs import ModelSpec
 
 
 def write_random_plan(

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moe_placement.specs import ModelSpec
+from moe_placement.model.spec import ModelSpec
 from rich.console import Console
 from rich.table import Table
 

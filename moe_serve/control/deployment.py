@@ -7,14 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from moe_placement.architectures import UnsupportedModelError
-from moe_placement.config_fields import SpecError
 from moe_placement.equal_split import equal_split
-from moe_placement.memory import RankMemory, check_model, rank_memory
-from moe_placement.memory_report import fit_problems
+from moe_placement.memory.rank_memory import RankMemory, check_model, rank_memory
+from moe_placement.memory.report import fit_problems
+from moe_placement.model.architectures import UnsupportedModelError
+from moe_placement.model.fields import SpecError
+from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import Plan, PlanError, PoolPlan, Role
 from moe_placement.plan_file import load
-from moe_placement.specs import ModelSpec
 
 from moe_serve.config.tree import Config
 from moe_serve.control.together import Gathering

@@ -8,9 +8,9 @@ import pytest
 import torch
 from held_bytes import held_bytes, tensors_in
 from moe_placement.equal_split import equal_split
-from moe_placement.memory import RankMemory, rank_memory
+from moe_placement.memory.rank_memory import RankMemory, rank_memory
+from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import PoolPlan
-from moe_placement.specs import ModelSpec
 
 from moe_serve.weights.config_files import read_config
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, MOE_FAMILIES
-from moe_placement.specs import ModelSpec
+from moe_placement.model.spec import ModelSpec
 
 from moe_serve.errors import CheckpointError, UnsupportedError
 from moe_serve.layers.context import GroupedCacheSpec, LatentCacheSpec

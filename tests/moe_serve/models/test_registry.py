@@ -1,6 +1,6 @@
 """The architectures that the models run are those that the planner prices."""
 
-from moe_placement.architectures import ARCHITECTURES
+from moe_placement.model.architectures import ARCHITECTURES
 
 from moe_serve.models.registry import FAMILIES
 

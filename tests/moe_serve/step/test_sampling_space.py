@@ -3,7 +3,7 @@
 import pytest
 import torch
 from held_bytes import PeakBytes
-from moe_placement.working_space import LOGIT_BYTES
+from moe_placement.memory.working_space import LOGIT_BYTES
 
 from moe_serve.step.sampler import Sampler
 from moe_serve.types import Request, SamplingParams

@@ -1,8 +1,8 @@
 """An estimate of the bytes that one step needs beside weights and cache."""
 
-from moe_placement.attention_space import attention_space
+from moe_placement.memory.attention_space import attention_space
+from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import Plan
-from moe_placement.specs import ModelSpec
 
 # The residual stream, its normed copy, and a layer's output.
 _HIDDEN_COPIES = 3

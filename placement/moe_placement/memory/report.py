@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from moe_placement.memory import RankMemory
+from moe_placement.memory.rank_memory import RankMemory
 
 
 def fit_problems(memories: Iterable[RankMemory]) -> tuple[str, ...]:

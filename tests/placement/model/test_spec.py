@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from moe_placement.architectures import ARCHITECTURES, UnsupportedModelError
-from moe_placement.config_fields import SpecError
-from moe_placement.specs import ModelSpec
+from moe_placement.model.architectures import ARCHITECTURES, UnsupportedModelError
+from moe_placement.model.fields import SpecError
+from moe_placement.model.spec import ModelSpec
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from moe_placement.attention_spec import (
+from moe_placement.model.attention import (
     AttentionSpec,
     biased_attention,
     glm_attention,
@@ -13,8 +13,8 @@ from moe_placement.attention_spec import (
     latent_attention,
     normed_attention,
 )
-from moe_placement.config_fields import ConfigFields
-from moe_placement.mlp_spec import (
+from moe_placement.model.fields import ConfigFields
+from moe_placement.model.mlp import (
     MlpSpec,
     dense_mlp,
     glm_mlp,

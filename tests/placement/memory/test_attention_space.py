@@ -9,8 +9,8 @@ from held_bytes import PeakBytes
 from moe_kernels import blocks, reference_attention
 from moe_kernels.cpu import attention as cpu_attention
 from moe_kernels.paged import AttentionGroup, PagedTokens
-from moe_placement import attention_space as priced
-from moe_placement.attention_spec import AttentionSpec
+from moe_placement.memory import attention_space as priced
+from moe_placement.model.attention import AttentionSpec
 
 PAGE = 16
 WIDTH, LATENT = 64, 96
@@ -110,7 +110,7 @@ def test_the_priced_bounds_are_those_of_the_kernels() -> None:
 def test_deepseek_at_its_context_is_bounded(
     shipped_config: Callable[[str], dict[str, Any]],
 ) -> None:
-    from moe_placement.specs import ModelSpec
+    from moe_placement.model.spec import ModelSpec
 
     attention = ModelSpec.from_config(shipped_config("deepseek_v3")).attention
     options = {"activation_bytes": 2, "num_sequences": 256, "length": 32768}

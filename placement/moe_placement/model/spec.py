@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moe_placement.architectures import find_architecture
-from moe_placement.attention_spec import AttentionSpec
-from moe_placement.config_fields import ConfigFields
-from moe_placement.mlp_spec import MlpSpec
+from moe_placement.model.architectures import find_architecture
+from moe_placement.model.attention import AttentionSpec
+from moe_placement.model.fields import ConfigFields
+from moe_placement.model.mlp import MlpSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

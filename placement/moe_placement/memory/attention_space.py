@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from moe_placement.attention_spec import AttentionSpec
+from moe_placement.model.attention import AttentionSpec
 
 
 @dataclass(frozen=True, slots=True)

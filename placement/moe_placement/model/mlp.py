@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moe_placement.config_fields import ConfigFields
+from moe_placement.model.fields import ConfigFields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from moe_placement.equal_split import equal_split
-from moe_placement.memory import RankMemory, check_model, rank_memory
-from moe_placement.memory_report import fit_problems, format_bytes
+from moe_placement.memory.rank_memory import RankMemory, check_model, rank_memory
+from moe_placement.memory.report import fit_problems, format_bytes
+from moe_placement.memory.working_space import LOGIT_BYTES, expected_rows, working_space
+from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import LayerPlan, Plan, PlanError, PoolPlan
-from moe_placement.specs import ModelSpec
-from moe_placement.working_space import LOGIT_BYTES, expected_rows, working_space
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

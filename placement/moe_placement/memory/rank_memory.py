@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from moe_placement.memory.working_space import working_space
+from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import Plan, PlanError, PoolPlan
-from moe_placement.specs import ModelSpec
-from moe_placement.working_space import working_space
 
 _WEIGHT_BITS = {
     "float32": 32,

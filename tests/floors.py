@@ -29,6 +29,27 @@ LOWER_ROOMS = {
 TOP_ROOMS = {"cli", "bench"}
 LONE_ROOMS = {"errors", "types", "schedule"}
 
+# Rooms of moe_placement from the bottom up; each may use those before it. Its lone modules (the
+# plan and its file) lie below them all.
+PLANNER_ROOMS = (
+    "model",
+    "memory",
+    "hardware",
+    "load",
+    "cost",
+    "serving",
+    "solver",
+    "simulator",
+    "accuracy",
+    "capacity",
+    "report",
+    "bench",
+    "cli",
+)
+# The planner is pure but for these: same arguments, same plan.
+PLANNER_ROOMS_WITH_CLOCK = {"bench", "cli"}
+CLOCKS = {"time", "random", "secrets"}
+
 # These start, or end with a config error, before torch is loaded.
 LIGHT_ROOMS = {"types", "errors", "config", "schedule", "control", "edge", "cli", "launch"}
 
@@ -39,6 +60,8 @@ def find_faults(imports: Imports) -> list[str]:
         *upward_imports(imports),
         *rooms_out_of_order(imports),
         *planner_torch(imports),
+        *planner_rooms_out_of_order(imports),
+        *planner_clocks(imports),
         *heavy_starts(imports),
         *circles(imports),
     ]
@@ -77,6 +100,25 @@ def planner_torch(imports: Imports) -> Iterator[str]:
     for module, target in arrows(imports):
         if package_of(module) == "moe_placement" and is_torch(target):
             yield f"{module} imports {target}: the planner runs without torch"
+
+
+def planner_rooms_out_of_order(imports: Imports) -> Iterator[str]:
+    for module, target in arrows(imports):
+        if package_of(module) == package_of(target) == "moe_placement":
+            room, other = room_of(module), room_of(target)
+            if planner_height(other) > planner_height(room):
+                yield f"{module} imports {target}: {room} may not use {other}"
+
+
+def planner_height(room: str) -> int:
+    return PLANNER_ROOMS.index(room) if room in PLANNER_ROOMS else -1
+
+
+def planner_clocks(imports: Imports) -> Iterator[str]:
+    for module, target in arrows(imports):
+        is_pure = room_of(module) not in PLANNER_ROOMS_WITH_CLOCK
+        if package_of(module) == "moe_placement" and is_pure and package_of(target) in CLOCKS:
+            yield f"{module} imports {target}: the planner has no clock and no hidden seed"
 
 
 def heavy_starts(imports: Imports) -> Iterator[str]:

@@ -69,6 +69,13 @@ def test_a_sound_line_brings_no_fault(sources: dict[str, Source]) -> None:
             "import importlib\ndef f():\n    return importlib.import_module('torch')",
             "runs without torch",
         ),
+        ("moe_placement.plan", "import moe_placement.model.spec", "plan may not use model"),
+        (
+            "moe_placement.hardware.device",
+            "import moe_placement.solver.problem",
+            "may not use solver",
+        ),
+        ("moe_placement.solver.problem", "from time import monotonic", "no clock"),
         ("moe_serve.types", "import torch", "moe_serve.types must start without torch"),
         ("moe_serve.edge.planted", "from torch import Tensor", "must start without torch"),
         (

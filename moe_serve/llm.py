@@ -18,6 +18,7 @@ from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import build_rank
 from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
+from moe_serve.config.unserved import require_served
 from moe_serve.config.validate import validate
 from moe_serve.control.world import check_world_size, launched_world
 from moe_serve.edge.tokenizer import ModelTokenizer
@@ -66,6 +67,7 @@ class LLM:
     ) -> None:
         tree = config if isinstance(config, Config) else load_config(config, overrides)
         validate(tree)
+        require_served(tree)
         launch = launched_world()
         check_world_size(tree, launch)
         self._owns_meeting = meeting is None

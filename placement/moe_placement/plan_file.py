@@ -18,6 +18,8 @@ _POOL_TYPES = {
     "weight_format": str,
     "tensor_parallel": int,
 }
+# Plans of one EP group may leave these out, as older files do.
+_GROUP_TYPES = {"ep_group": int, "num_ep_groups": int}
 _LAYER_TYPES = {"slots": list, "weights": list}
 
 
@@ -54,7 +56,8 @@ def load(path: Path) -> Plan:
 
 
 def _to_text(plan: Plan) -> str:
-    pools = [{key: getattr(pool, key) for key in _POOL_TYPES} for pool in plan.pools]
+    pool_keys = (*_POOL_TYPES, *_GROUP_TYPES)
+    pools = [{key: getattr(pool, key) for key in pool_keys} for pool in plan.pools]
     layers = {
         str(layer): {"slots": placement.slots, "weights": placement.weights}
         for layer, placement in plan.layers.items()
@@ -80,7 +83,7 @@ def _to_plan(data: Any) -> Plan:
 
 
 def _to_pool(data: Any, place: str) -> PoolPlan:
-    _check_fields(data, _POOL_TYPES, place)
+    _check_fields(data, _POOL_TYPES, place, _GROUP_TYPES)
     ranks = _to_numbers(data["ranks"], f"{place}.ranks", (int,))
     return PoolPlan(**{**data, "ranks": ranks})
 
@@ -106,15 +109,19 @@ def _to_numbers(row: Any, place: str, kinds: tuple[type, ...]) -> tuple[Any, ...
     return tuple(row)
 
 
-def _check_fields(data: Any, types: Mapping[str, type], place: str) -> None:
+def _check_fields(
+    data: Any, types: Mapping[str, type], place: str, optional: Mapping[str, type] | None = None
+) -> None:
+    known = {**types, **(optional or {})}
     if not isinstance(data, dict):
         raise PlanError(f"{place} must be an object, found {type(data).__name__}")
-    for key in data.keys() - types.keys():
-        raise PlanError(f"{place} has unknown key {key!r}; it has {', '.join(types)}")
-    for key, kind in types.items():
+    for key in data.keys() - known.keys():
+        raise PlanError(f"{place} has unknown key {key!r}; it has {', '.join(known)}")
+    for key in types:
         if key not in data:
             raise PlanError(f"key {key!r} is missing in {place}")
-        if type(data[key]) is not kind:
+    for key, value in data.items():
+        if type(value) is not known[key]:
             raise PlanError(
-                f"{key!r} in {place} must be {kind.__name__}, found {type(data[key]).__name__}"
+                f"{key!r} in {place} must be {known[key].__name__}, found {type(value).__name__}"
             )

@@ -1,7 +1,7 @@
 """What attention holds while it computes, by the bounds that its kernels keep."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from moe_placement.model.attention import AttentionSpec
@@ -40,6 +40,18 @@ def attention_block(device: str) -> AttentionBlock:
     return ATTENTION_BLOCKS.get(device, _ANY_DEVICE)
 
 
+def shard(attention: AttentionSpec, degree: int) -> AttentionSpec:
+    """What one of `degree` ranks computes of a layer whose heads they share."""
+    if degree == 1:
+        return attention
+    return replace(
+        attention,
+        num_heads=-(-attention.num_heads // degree),
+        kv_elements=-(-attention.kv_elements // min(degree, attention.num_kv_heads)),
+        activations=-(-attention.activations // degree),
+    )
+
+
 def attention_space(
     attention: AttentionSpec,
     device: str,
@@ -59,7 +71,7 @@ def attention_space(
         device: cpu, cuda, npu.
         length: of the longest context, in whole pages.
     """
-    if num_tokens == 0:
+    if num_tokens == 0 or attention.kind == "linear":
         return 0
     block = attention_block(device)
     sequence = length * attention.kv_elements * activation_bytes

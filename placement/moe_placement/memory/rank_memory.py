@@ -2,31 +2,10 @@
 
 from dataclasses import dataclass
 
+from moe_placement.memory.rank_weights import OTHER_WEIGHTS, cache_elements, rank_weights
 from moe_placement.memory.working_space import working_space
 from moe_placement.model.spec import ModelSpec
-from moe_placement.plan import Plan, PlanError, PoolPlan
-
-_WEIGHT_BITS = {
-    "float32": 32,
-    "bfloat16": 16,
-    "float16": 16,
-    "fp8": 8,
-    "int8": 8,
-    "int4": 4,
-}
-# Routers compute in float32, whatever the pool's format; a rounded one would choose others.
-_GATE_BITS = 32
-_OTHER_WEIGHTS = (
-    "attention",
-    "dense_mlp",
-    "shared_experts",
-    "embedding_and_head",
-    "gates_and_norms",
-    "rotary_table",
-)
-# Kinds of devices whose kernels keep matrices in a layout of their own. The embedding is kept
-# plain, for its rows are looked up, so there a head tied to it is a second copy.
-_PACKING_DEVICES = frozenset({"cpu"})
+from moe_placement.plan import Plan, PlanError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +49,7 @@ class RankMemory:
     @property
     def other_weights(self) -> int:
         """All that is loaded or made at start but the experts."""
-        return sum(getattr(self, part) for part in _OTHER_WEIGHTS)
+        return sum(getattr(self, part) for part in OTHER_WEIGHTS)
 
     @property
     def kv(self) -> int:
@@ -110,10 +89,8 @@ def rank_memory(
 ) -> RankMemory:
     """Price one plan rank.
 
-    Gates with their correction biases are always float32. A format of 8 or 4 bits holds the
-    matrices of attention, dense layers, shared and routed experts, without their scales;
-    embedding, head and norms then stay as wide as activations, as the rotary table always is. A
-    tied head counts where the device's kernels pack matrices.
+    Weights are those of `rank_weights`. With tensor parallelism a rank holds its share of the
+    cache's heads; a latent is copied.
 
     Args:
         activation_bytes: of one element of activations and KV cache.
@@ -125,18 +102,17 @@ def rank_memory(
         max_context: tokens of the longest sequence served; None is the model's context.
 
     Raises:
-        PlanError: the plan is of another model, or asks for a weight format or tensor
-            parallelism that cannot be priced.
+        PlanError: the plan is of another model, or asks for a weight format that is not known.
     """
     check_model(plan, spec)
     pool = plan.pool_of(rank)
-    weights = _weights(spec, plan, rank, pool, activation_bytes)
+    weights = rank_weights(spec, pool, plan.num_slots(rank), activation_bytes)
     length = _round_up(max_context or spec.context_length, page_size)
     tokens = (max_tokens_per_step, max_sequences)
     working = working_space(spec, plan, rank, activation_bytes, *tokens, max_length=length)
     page_bytes = 0
     if pool.role != "experts":
-        page_bytes = page_size * spec.num_layers * spec.kv_elements * activation_bytes
+        page_bytes = page_size * cache_elements(spec, pool.tensor_parallel) * activation_bytes
     budget = int(device_bytes * memory_fraction)
     left = budget - sum(weights.values()) - working
     return RankMemory(
@@ -164,42 +140,6 @@ def check_model(plan: Plan, spec: ModelSpec) -> None:
     for layer in sorted(plan.layers.keys() ^ set(spec.moe_layers)):
         holder, other = ("plan", "model") if layer in plan.layers else ("model", "plan")
         raise PlanError(f"layer {layer} has experts in the {holder} but not in the {other}")
-
-
-def _weights(
-    spec: ModelSpec, plan: Plan, rank: int, pool: PoolPlan, activation_bytes: int
-) -> dict[str, int]:
-    if pool.tensor_parallel != 1:
-        raise PlanError(
-            f"pool {pool.name!r} has tensor_parallel {pool.tensor_parallel}; "
-            "only 1 can be placed, use 1 and more memory a rank or a smaller weight format"
-        )
-    if pool.weight_format not in _WEIGHT_BITS:
-        raise PlanError(
-            f"pool {pool.name!r} has weight format {pool.weight_format!r}; "
-            f"use {', '.join(_WEIGHT_BITS)}"
-        )
-    bits = _WEIGHT_BITS[pool.weight_format]
-    plain_bits = bits if bits >= 16 else 8 * activation_bytes
-    experts = _bytes(plan.num_slots(rank) * spec.mlp.expert, bits)
-    if pool.role == "experts":
-        return dict.fromkeys(_OTHER_WEIGHTS, 0) | {"experts": experts}
-    count = spec.parameters
-    head = count["head"] or count["embedding"] * (pool.device in _PACKING_DEVICES)
-    gates = _bytes(count["gate"] + spec.num_buffers, _GATE_BITS)
-    return {
-        "attention": _bytes(count["attention"], bits),
-        "dense_mlp": _bytes(count["dense_mlp"], bits),
-        "shared_experts": _bytes(count["shared_experts"], bits),
-        "embedding_and_head": _bytes(count["embedding"] + head, plain_bits),
-        "gates_and_norms": gates + _bytes(count["norms"], plain_bits),
-        "rotary_table": spec.rotary_elements * activation_bytes,
-        "experts": experts,
-    }
-
-
-def _bytes(num_elements: int, bits: int) -> int:
-    return -(-num_elements * bits // 8)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -1,23 +1,30 @@
-"""The architectures that can be priced and served: their parts, and transformers' defaults."""
+"""The architectures that can be priced: how their parts are read from a config.json."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from moe_placement.model.attention import (
-    AttentionSpec,
+from moe_placement.model.attention import AttentionSpec
+from moe_placement.model.defaults import DEFAULTS
+from moe_placement.model.fields import ConfigFields
+from moe_placement.model.grouped_attention import (
     biased_attention,
     glm_attention,
-    grouped_attention,
-    latent_attention,
+    minimax_attention,
     normed_attention,
+    plain_attention,
+    windowed_attention,
 )
-from moe_placement.model.fields import ConfigFields
+from moe_placement.model.latent_attention import latent_attention, sparse_latent_attention
+from moe_placement.model.linear_attention import hybrid_attention
 from moe_placement.model.mlp import (
     MlpSpec,
+    biased_mlp,
     dense_mlp,
+    gated_share_mlp,
     glm_mlp,
+    minimax_mlp,
     mixtral_mlp,
     qwen_mlp,
     sigmoid_mlp,
@@ -34,150 +41,92 @@ class Architecture:
     """How one class of models is read.
 
     Attributes:
+        attention: of each layer, in order.
         defaults: of transformers' config class; a config.json may leave these keys out.
         aliases: canonical key -> the other name that a config.json may use.
+        draft_layers: the key that counts layers for multi-token prediction.
     """
 
-    attention: Callable[[ConfigFields], AttentionSpec]
+    attention: Callable[[ConfigFields], Sequence[AttentionSpec]]
     mlp: Callable[[ConfigFields], MlpSpec]
     defaults: Mapping[str, Any]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    draft_layers: str = "num_nextn_predict_layers"
 
 
-_LATENT = {
-    "q_lora_rank": 1536,
-    "kv_lora_rank": 512,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-    "attention_bias": False,
-    "tie_word_embeddings": False,
-}
-_LLAMA = {
-    "vocab_size": 32000,
-    "max_position_embeddings": 2048,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "tie_word_embeddings": False,
-}
+_DEEPSEEK_V3 = Architecture(
+    attention=latent_attention,
+    mlp=sigmoid_mlp,
+    defaults=DEFAULTS["DeepseekV3ForCausalLM"],
+    aliases={"n_routed_experts": "num_local_experts"},
+)
+_QWEN_3_5 = Architecture(
+    attention=hybrid_attention,
+    mlp=gated_share_mlp,
+    defaults=DEFAULTS["Qwen3_5MoeForCausalLM"],
+    draft_layers="mtp_num_hidden_layers",
+)
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
-        "DeepseekV3ForCausalLM": Architecture(
-            attention=latent_attention,
-            mlp=sigmoid_mlp,
-            defaults={
-                **_LATENT,
-                "vocab_size": 129280,
-                "max_position_embeddings": 4096,
-                "hidden_size": 7168,
-                "intermediate_size": 18432,
-                "moe_intermediate_size": 2048,
-                "num_hidden_layers": 61,
-                "num_attention_heads": 128,
-                "n_shared_experts": 1,
-                "n_routed_experts": 256,
-                "num_experts_per_tok": 8,
-                "first_k_dense_replace": 3,
-            },
-            aliases={"n_routed_experts": "num_local_experts"},
-        ),
+        "DeepseekV3ForCausalLM": _DEEPSEEK_V3,
+        "KimiK25ForConditionalGeneration": _DEEPSEEK_V3,
         "DeepseekV2ForCausalLM": Architecture(
             attention=latent_attention,
             mlp=softmax_mlp,
-            defaults={
-                **_LLAMA,
-                **_LATENT,
-                "vocab_size": 102400,
-                "max_position_embeddings": 2048,
-                "moe_intermediate_size": 1407,
-                "n_shared_experts": 2,
-                "n_routed_experts": 64,
-                "first_k_dense_replace": 0,
-            },
+            defaults=DEFAULTS["DeepseekV2ForCausalLM"],
             aliases={"n_routed_experts": "num_experts"},
         ),
-        "Qwen3MoeForCausalLM": Architecture(
-            attention=normed_attention,
-            mlp=qwen_mlp,
-            defaults={
-                "vocab_size": 151936,
-                "max_position_embeddings": 32768,
-                "hidden_size": 2048,
-                "intermediate_size": 6144,
-                "num_hidden_layers": 24,
-                "num_attention_heads": 32,
-                "num_key_value_heads": 4,
-                "attention_bias": False,
-                "tie_word_embeddings": False,
-                "decoder_sparse_step": 1,
-                "moe_intermediate_size": 768,
-                "num_experts_per_tok": 8,
-                "num_experts": 128,
-            },
-            aliases={"num_experts": "num_local_experts"},
+        "DeepseekV32ForCausalLM": Architecture(
+            attention=sparse_latent_attention,
+            mlp=glm_mlp,
+            defaults=DEFAULTS["DeepseekV32ForCausalLM"],
+            aliases={"n_routed_experts": "num_local_experts"},
+        ),
+        "GlmMoeDsaForCausalLM": Architecture(
+            attention=sparse_latent_attention,
+            mlp=glm_mlp,
+            defaults=DEFAULTS["GlmMoeDsaForCausalLM"],
+            aliases={"n_routed_experts": "num_local_experts"},
         ),
         "Glm4MoeForCausalLM": Architecture(
             attention=glm_attention,
             mlp=glm_mlp,
-            defaults={
-                "vocab_size": 151552,
-                "max_position_embeddings": 131072,
-                "hidden_size": 4096,
-                "intermediate_size": 10944,
-                "num_hidden_layers": 46,
-                "num_attention_heads": 96,
-                "num_key_value_heads": 8,
-                "attention_bias": False,
-                "use_qk_norm": False,
-                "tie_word_embeddings": False,
-                "moe_intermediate_size": 1408,
-                "n_shared_experts": 1,
-                "n_routed_experts": 128,
-                "num_experts_per_tok": 8,
-                "first_k_dense_replace": 1,
-            },
+            defaults=DEFAULTS["Glm4MoeForCausalLM"],
             aliases={"n_routed_experts": "num_local_experts"},
         ),
+        "Qwen3MoeForCausalLM": Architecture(
+            attention=normed_attention,
+            mlp=qwen_mlp,
+            defaults=DEFAULTS["Qwen3MoeForCausalLM"],
+            aliases={"num_experts": "num_local_experts"},
+        ),
+        "Qwen3_5MoeForCausalLM": _QWEN_3_5,
+        "Qwen3_5MoeForConditionalGeneration": _QWEN_3_5,
         "MixtralForCausalLM": Architecture(
-            attention=grouped_attention,
+            attention=plain_attention,
             mlp=mixtral_mlp,
-            defaults={
-                "vocab_size": 32000,
-                "max_position_embeddings": 131072,
-                "hidden_size": 4096,
-                "intermediate_size": 14336,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-                "num_key_value_heads": 8,
-                "tie_word_embeddings": False,
-                "num_experts_per_tok": 2,
-                "num_local_experts": 8,
-            },
+            defaults=DEFAULTS["MixtralForCausalLM"],
             aliases={"num_local_experts": "num_experts"},
         ),
+        "GptOssForCausalLM": Architecture(
+            attention=windowed_attention,
+            mlp=biased_mlp,
+            defaults=DEFAULTS["GptOssForCausalLM"],
+            aliases={"num_local_experts": "num_experts"},
+        ),
+        "MiniMaxM2ForCausalLM": Architecture(
+            attention=minimax_attention,
+            mlp=minimax_mlp,
+            defaults=DEFAULTS["MiniMaxM2ForCausalLM"],
+            aliases={"num_local_experts": "num_experts"},
+            draft_layers="num_mtp_modules",
+        ),
         "LlamaForCausalLM": Architecture(
-            attention=biased_attention, mlp=dense_mlp, defaults=_LLAMA
+            attention=biased_attention, mlp=dense_mlp, defaults=DEFAULTS["LlamaForCausalLM"]
         ),
         "Qwen3ForCausalLM": Architecture(
-            attention=normed_attention,
-            mlp=dense_mlp,
-            defaults={
-                "vocab_size": 151936,
-                "max_position_embeddings": 32768,
-                "hidden_size": 4096,
-                "intermediate_size": 22016,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-                "num_key_value_heads": 32,
-                "head_dim": 128,
-                "attention_bias": False,
-                "tie_word_embeddings": False,
-            },
+            attention=normed_attention, mlp=dense_mlp, defaults=DEFAULTS["Qwen3ForCausalLM"]
         ),
     }
 )
@@ -195,3 +144,13 @@ def find_architecture(config: Mapping[str, Any]) -> tuple[str, Architecture]:
             f"model architecture {name} is not supported; supported: {', '.join(ARCHITECTURES)}"
         )
     return name, ARCHITECTURES[name]
+
+
+def language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the language model, without the vision tower that some models add."""
+    inner = config.get("text_config")
+    if not isinstance(inner, Mapping):
+        return config
+    if "tie_word_embeddings" in config:
+        return {**inner, "tie_word_embeddings": config["tie_word_embeddings"]}
+    return inner

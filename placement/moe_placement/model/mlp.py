@@ -1,7 +1,7 @@
 """Parameters of a model's feed-forward layers, dense and routed, by family."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_placement.model.fields import ConfigFields
 
@@ -74,6 +74,32 @@ def glm_mlp(fields: ConfigFields) -> MlpSpec:
     return _shared(fields, _late_layers(fields), has_gate_bias=True)
 
 
+def minimax_mlp(fields: ConfigFields) -> MlpSpec:
+    """Every layer routed, with a correction bias in the router (MiniMax-M2)."""
+    layers = tuple(range(fields.size("num_hidden_layers")))
+    width = fields.size("intermediate_size")
+    return _routed(fields, layers, "num_local_experts", width, has_gate_bias=True)
+
+
+def biased_mlp(fields: ConfigFields) -> MlpSpec:
+    """Like Mixtral's, with biases in routers and experts (gpt-oss)."""
+    spec, hidden = mixtral_mlp(fields), fields.size("hidden_size")
+    return replace(
+        spec,
+        gate=spec.gate + spec.num_experts,
+        expert=spec.expert + 2 * spec.expert_width + hidden,
+    )
+
+
+def gated_share_mlp(fields: ConfigFields) -> MlpSpec:
+    """Every layer routed, with one shared expert whose output a gate scales (Qwen3.5)."""
+    layers = tuple(range(fields.size("num_hidden_layers")))
+    shared_width = fields.size("shared_expert_intermediate_size")
+    width = fields.size("moe_intermediate_size")
+    spec = _routed(fields, layers, "num_experts", width, shared_width=shared_width)
+    return replace(spec, shared_experts=spec.shared_experts + fields.size("hidden_size"))
+
+
 def _late_layers(fields: ConfigFields) -> range:
     return range(fields.count("first_k_dense_replace"), fields.size("num_hidden_layers"))
 
@@ -105,8 +131,9 @@ def _routed(
     shared_width: int = 0,
     has_gate_bias: bool = False,
 ) -> MlpSpec:
-    hidden, dense_width = fields.size("hidden_size"), fields.size("intermediate_size")
-    dense = _gated(fields, dense_width)
+    hidden, has_dense = fields.size("hidden_size"), len(layers) < fields.size("num_hidden_layers")
+    dense_width = fields.size("intermediate_size") if has_dense else 0
+    dense = _gated(fields, dense_width) if has_dense else 0
     if not layers:
         return MlpSpec(dense=dense, dense_width=dense_width)
     num_experts = fields.size(experts_key)

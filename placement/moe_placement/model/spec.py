@@ -1,12 +1,14 @@
 """What a model is to a planner: exact parameter counts by part, and its cache's size."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moe_placement.model.architectures import find_architecture
+from moe_placement.model.architectures import find_architecture, language_model
 from moe_placement.model.attention import AttentionSpec
 from moe_placement.model.fields import ConfigFields
+from moe_placement.model.formats import format_bytes, part_formats
 from moe_placement.model.mlp import MlpSpec
 
 
@@ -18,8 +20,10 @@ class ModelSpec:
         embedding: the input embedding.
         head: the output head; 0 where it is the embedding's own weight.
         context_length: positions that it knows, prompt and answer together.
-        attention: of one layer.
+        attention_layers: each distinct attention, with the number of layers that have it.
         mlp: dense and routed feed-forward layers; counts are of one layer.
+        num_draft_layers: layers for multi-token prediction that a checkpoint adds; they are
+            counted in nothing else here.
     """
 
     architecture: str
@@ -29,8 +33,9 @@ class ModelSpec:
     embedding: int
     head: int
     context_length: int
-    attention: AttentionSpec
+    attention_layers: tuple[tuple[AttentionSpec, int], ...]
     mlp: MlpSpec
+    num_draft_layers: int = 0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelSpec":
@@ -41,7 +46,7 @@ class ModelSpec:
             SpecError: names the key whose value cannot be right.
         """
         name, architecture = find_architecture(config)
-        fields = ConfigFields(config, architecture.defaults, architecture.aliases)
+        fields = ConfigFields(language_model(config), architecture.defaults, architecture.aliases)
         vocab_size, hidden_size = fields.size("vocab_size"), fields.size("hidden_size")
         embedding = vocab_size * hidden_size
         return cls(
@@ -52,8 +57,9 @@ class ModelSpec:
             embedding=embedding,
             head=0 if fields.flag("tie_word_embeddings") else embedding,
             context_length=fields.size("max_position_embeddings"),
-            attention=architecture.attention(fields),
+            attention_layers=tuple(Counter(architecture.attention(fields)).items()),
             mlp=architecture.mlp(fields),
+            num_draft_layers=fields.optional(architecture.draft_layers) or 0,
         )
 
     @property
@@ -74,9 +80,27 @@ class ModelSpec:
         return self.num_layers - len(self.moe_layers)
 
     @property
-    def kv_elements(self) -> int:
-        """Cache elements of one token in one layer."""
-        return self.attention.kv_elements
+    def attention(self) -> AttentionSpec:
+        """Of the layers that keep the most of a token; in most models of all layers."""
+        return max((spec for spec, _ in self.attention_layers), key=lambda spec: spec.kv_elements)
+
+    @property
+    def kv_elements_per_token(self) -> int:
+        """Cache elements of one token over all layers, windows aside."""
+        return sum(count * spec.cache_elements for spec, count in self.attention_layers)
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of one sequence's recurrent state over all layers; they are float32."""
+        return sum(count * spec.state_elements for spec, count in self.attention_layers)
+
+    def kv_elements_at(self, length: float) -> float:
+        """Cache elements of one sequence of `length` tokens, no layer keeping more than its
+        window."""
+        return sum(
+            count * spec.cache_elements * min(length, spec.window or length)
+            for spec, count in self.attention_layers
+        )
 
     @property
     def rotary_elements(self) -> int:
@@ -86,7 +110,8 @@ class ModelSpec:
     @property
     def norms(self) -> int:
         """All norms: two of each layer, those inside attention, and the last one."""
-        return self.num_layers * (2 * self.hidden_size + self.attention.norms) + self.hidden_size
+        inside = sum(count * spec.norms for spec, count in self.attention_layers)
+        return (2 * self.num_layers + 1) * self.hidden_size + inside
 
     @property
     def num_buffers(self) -> int:
@@ -100,7 +125,7 @@ class ModelSpec:
         return {
             "embedding": self.embedding,
             "head": self.head,
-            "attention": self.num_layers * self.attention.parameters,
+            "attention": sum(count * spec.parameters for spec, count in self.attention_layers),
             "dense_mlp": self.num_dense_layers * self.mlp.dense,
             "gate": num_moe * self.mlp.gate,
             "shared_experts": num_moe * self.mlp.shared_experts,
@@ -119,3 +144,28 @@ class ModelSpec:
         idle_experts = self.num_experts - self.num_experts_per_token
         idle = len(self.moe_layers) * idle_experts * self.mlp.expert
         return self.total_parameters - idle - (self.embedding if self.head else 0)
+
+    @property
+    def flops_per_token(self) -> dict[str, float]:
+        """FLOPs of one token by part, without attention's pairs, which grow with the context:
+        two for each parameter that it meets, and those of recurrent states."""
+        num_moe = len(self.moe_layers)
+        states = sum(count * spec.state_flops for spec, count in self.attention_layers)
+        experts = num_moe * self.num_experts_per_token * self.mlp.expert
+        count = self.parameters | {"experts": experts, "head": self.embedding}
+        parts = ("attention", "dense_mlp", "gate", "shared_experts", "experts", "head")
+        return {part: 2.0 * count[part] + states * (part == "attention") for part in parts}
+
+    def expert_bytes(self, weight_format: str) -> int:
+        """Bytes of one routed expert of one layer; FormatError for an unknown format."""
+        return format_bytes(self.mlp.expert, weight_format)
+
+    def bytes(self, weight_format: str) -> dict[str, int]:
+        """Bytes of the whole model by part, in a checkpoint whose experts have this format; see
+        `part_formats` for what the other parts have. FormatError for an unknown format."""
+        formats = part_formats(weight_format, has_experts=bool(self.moe_layers))
+        gates = self.num_buffers
+        return {
+            part: format_bytes(count + gates * (part == "gate"), formats[part])
+            for part, count in self.parameters.items()
+        }

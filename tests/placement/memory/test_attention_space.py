@@ -1,6 +1,7 @@
 """Attention stays within what the planner prices for it, on steps of every shape."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,22 @@ from moe_placement.model.attention import AttentionSpec
 
 PAGE = 16
 WIDTH, LATENT = 64, 96
-GROUPED = AttentionSpec(0, 0, 2 * 2 * WIDTH, 0, 8, 2 * WIDTH, WIDTH)
-LATENT_SPEC = AttentionSpec(0, 0, LATENT, 0, 8, LATENT + WIDTH, 32)
+GROUPED = AttentionSpec(
+    kind="grouped",
+    parameters=0,
+    norms=0,
+    kv_elements=2 * 2 * WIDTH,
+    activations=0,
+    num_heads=8,
+    num_kv_heads=2,
+    row_elements=2 * WIDTH,
+    rotary_width=WIDTH,
+    prefill_flops_per_pair=0,
+    decode_flops_per_pair=0,
+)
+LATENT_SPEC = replace(
+    GROUPED, kind="latent", kv_elements=LATENT, num_kv_heads=1, row_elements=LATENT + WIDTH
+)
 # Sequences, new tokens of each, and tokens of each in the cache.
 SHAPES = [(1, 1, 4096), (3, 1, 1500), (40, 1, 300), (1, 512, 700), (2, 300, 2048), (64, 4, 30)]
 

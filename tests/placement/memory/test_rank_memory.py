@@ -10,6 +10,7 @@ from moe_placement.equal_split import equal_split
 from moe_placement.memory.rank_memory import RankMemory, check_model, rank_memory
 from moe_placement.memory.report import fit_problems, format_bytes
 from moe_placement.memory.working_space import LOGIT_BYTES, expected_rows, working_space
+from moe_placement.model.formats import format_bytes as format_bytes_of
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import LayerPlan, Plan, PlanError, PoolPlan
 from transformers import AutoModelForCausalLM
@@ -133,14 +134,59 @@ def test_replicas_and_uneven_counts_are_paid_for() -> None:
     ]
 
 
-@pytest.mark.parametrize(("weight_format", "bits"), [("fp8", 8), ("int8", 8), ("int4", 4)])
-def test_narrow_formats_hold_matrices_only(weight_format: str, bits: int) -> None:
+@pytest.mark.parametrize(
+    ("weight_format", "attention_format"),
+    [("fp8", "fp8"), ("int8", "int8"), ("int4", "bfloat16"), ("mxfp4", "bfloat16")],
+)
+def test_narrow_formats_hold_matrices_with_their_scales(
+    weight_format: str, attention_format: str
+) -> None:
     pools = (replace(POOLS[0], weight_format=weight_format), POOLS[1])
     wide, narrow = price(), price(replace(PLAN, pools=pools))
-    for part in ("attention", "dense_mlp", "shared_experts", "experts"):
-        assert getattr(narrow, part) == getattr(wide, part) * bits // 16
+    for part in ("attention", "dense_mlp", "shared_experts"):
+        elements = getattr(wide, part) // 2
+        assert getattr(narrow, part) == format_bytes_of(elements, attention_format)
+    assert narrow.experts == format_bytes_of(wide.experts // 2, weight_format) < wide.experts
     assert narrow.embedding_and_head == wide.embedding_and_head
     assert narrow.gates_and_norms == wide.gates_and_norms
+
+
+def test_tensor_parallel_ranks_share_attention_and_vocabulary() -> None:
+    pools = (replace(POOLS[0], tensor_parallel=2), POOLS[1])
+    whole, half = price(), price(replace(PLAN, pools=pools))
+    for part in ("attention", "dense_mlp", "shared_experts", "embedding_and_head"):
+        assert getattr(half, part) == getattr(whole, part) // 2
+    for part in ("experts", "gates_and_norms", "rotary_table"):
+        assert getattr(half, part) == getattr(whole, part)
+    # A latent cannot be split: each rank of the group keeps all of it.
+    assert half.page_bytes == whole.page_bytes
+    # Two ranks are one attention group now, so half as many tokens reach the experts.
+    assert expected_rows(SPEC, PLAN, 2, 16) == 2 * expected_rows(
+        SPEC, replace(PLAN, pools=pools), 2, 16
+    )
+
+
+def test_heads_of_the_cache_are_shared_as_far_as_they_go() -> None:
+    grouped = {"architectures": ["MixtralForCausalLM"], "num_key_value_heads": 4}
+    spec = ModelSpec.from_config({**grouped, "num_hidden_layers": 2})
+    plan = equal_split(
+        "grouped", spec.num_experts, spec.moe_layers, (replace(POOLS[0], ranks=(0,)),)
+    )
+
+    def page_bytes(degree: int) -> int:
+        split = replace(plan, pools=(replace(plan.pools[0], tensor_parallel=degree),))
+        return price(split, 0, spec, device_bytes=1 << 40).page_bytes
+
+    assert [page_bytes(1) // page_bytes(degree) for degree in (2, 4, 8)] == [2, 4, 4]
+
+
+def test_rows_come_from_the_own_ep_group_alone() -> None:
+    pool = PoolPlan("all", "cuda", (0, 1, 2, 3), num_ep_groups=2)
+    layer = LayerPlan((tuple(range(8)), ()) * 2, ((1.0,) * 8, ()) * 2)
+    plan = Plan("small", 8, (pool,), dict.fromkeys(SPEC.moe_layers, layer))
+    plan.validate()
+    # Each group's two ranks send 16 tokens to 2 experts, all on the group's first rank.
+    assert [expected_rows(SPEC, plan, rank, 16) for rank in range(4)] == [64, 0, 64, 0]
 
 
 def test_the_cache_takes_what_is_left_in_whole_pages() -> None:
@@ -179,7 +225,7 @@ def test_working_space_grows_with_tokens_and_logits() -> None:
         return working_space(SPEC, PLAN, rank, 2, tokens, sequences, max_length=64)
 
     assert space(32) == 2 * space(16)
-    gathered = 2 * 12 * 64 * SPEC.kv_elements * 2
+    gathered = 2 * 12 * 64 * SPEC.attention.kv_elements * 2
     assert space(16) - space(16, sequences=4) == gathered
     assert space(16, sequences=99) == space(16)
     assert 0 < space(16, rank=2) < space(16)
@@ -207,12 +253,9 @@ def test_a_plan_of_another_model_is_refused() -> None:
 
 
 def test_what_cannot_be_priced_is_refused() -> None:
-    unknown = replace(PLAN, pools=(replace(POOLS[0], weight_format="fp4"), POOLS[1]))
-    with pytest.raises(PlanError, match="pool 'hopper' has weight format 'fp4'; use float32, "):
+    unknown = replace(PLAN, pools=(replace(POOLS[0], weight_format="fp3"), POOLS[1]))
+    with pytest.raises(PlanError, match="pool 'hopper': weight format 'fp3' is not known; use f"):
         price(unknown)
-    split = replace(PLAN, pools=(replace(POOLS[0], tensor_parallel=8), POOLS[1]))
-    with pytest.raises(PlanError, match="pool 'hopper' has tensor_parallel 8; only 1"):
-        price(split)
 
 
 def test_a_dense_model_on_two_ranks() -> None:

@@ -1,87 +1,24 @@
-"""Parameter counts are those of transformers' own classes, for models as they are published."""
+"""What a ModelSpec counts is what transformers' own classes have, exactly, part by part."""
 
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import pytest
-import torch
+from meta_models import MODEL_TYPES, count_biases, count_by_part, meta_model
 from moe_placement.model.architectures import ARCHITECTURES, UnsupportedModelError
+from moe_placement.model.catalogue import find_config, find_model, shipped_models
 from moe_placement.model.fields import SpecError
 from moe_placement.model.spec import ModelSpec
-from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-MODEL_TYPES = {
-    "DeepseekV3ForCausalLM": "deepseek_v3",
-    "DeepseekV2ForCausalLM": "deepseek_v2",
-    "Qwen3MoeForCausalLM": "qwen3_moe",
-    "Glm4MoeForCausalLM": "glm4_moe",
-    "MixtralForCausalLM": "mixtral",
-    "LlamaForCausalLM": "llama",
-    "Qwen3ForCausalLM": "qwen3",
-}
-
-DEEPSEEK_V2_LITE = {
-    "architectures": ["DeepseekV2ForCausalLM"],
-    "first_k_dense_replace": 1,
-    "hidden_size": 2048,
-    "intermediate_size": 10944,
-    "kv_lora_rank": 512,
-    "moe_intermediate_size": 1408,
-    "n_routed_experts": 64,
-    "n_shared_experts": 2,
-    "num_attention_heads": 16,
-    "num_experts_per_tok": 6,
-    "num_hidden_layers": 27,
-    "num_key_value_heads": 16,
-    "q_lora_rank": None,
-    "vocab_size": 102400,
-}
-KIMI_K2 = {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "model_type": "kimi_k2",
-    "first_k_dense_replace": 1,
-    "n_group": 1,
-    "n_routed_experts": 384,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 64,
-    "topk_group": 1,
-    "vocab_size": 163840,
-}
-QWEN3_235B = {
-    "architectures": ["Qwen3MoeForCausalLM"],
-    "head_dim": 128,
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "moe_intermediate_size": 1536,
-    "num_attention_heads": 64,
-    "num_hidden_layers": 94,
-    "num_key_value_heads": 4,
-    "num_local_experts": 128,
-}
-GLM_4_5 = {
-    "architectures": ["Glm4MoeForCausalLM"],
-    "attention_bias": True,
-    "first_k_dense_replace": 3,
-    "head_dim": 128,
-    "hidden_size": 5120,
-    "intermediate_size": 12288,
-    "moe_intermediate_size": 1536,
-    "n_routed_experts": 160,
-    "num_attention_heads": 96,
-    "num_hidden_layers": 92,
-    "num_key_value_heads": 8,
-    "partial_rotary_factor": 0.5,
-    "use_qk_norm": True,
-}
-LLAMA_3_8B = {
+LLAMA_BIASED = {
     "architectures": ["LlamaForCausalLM"],
-    "intermediate_size": 14336,
+    "attention_bias": True,
+    "head_dim": 96,
+    "mlp_bias": True,
     "num_key_value_heads": 8,
-    "vocab_size": 128256,
 }
-LLAMA_BIASED = {**LLAMA_3_8B, "attention_bias": True, "mlp_bias": True, "head_dim": 96}
 QWEN3_0_6B = {
     "architectures": ["Qwen3ForCausalLM"],
     "hidden_size": 1024,
@@ -107,73 +44,70 @@ BIASED_LATENT = {
     "num_experts_per_tok": 6,
     "num_hidden_layers": 4,
 }
-
-CONFIGS = {
-    "deepseek-v2-lite": DEEPSEEK_V2_LITE,
-    "kimi-k2": KIMI_K2,
-    "qwen3-235b-a22b": QWEN3_235B,
-    "glm-4.5": GLM_4_5,
-    "llama-3-8b": LLAMA_3_8B,
+GPT_OSS_UNBIASED = {
+    "architectures": ["GptOssForCausalLM"],
+    "attention_bias": False,
+    "num_hidden_layers": 3,
+    "sliding_window": 64,
+}
+HYBRID_BIASED = {
+    "architectures": ["Qwen3_5MoeForCausalLM"],
+    "attention_bias": True,
+    "full_attention_interval": 2,
+    "linear_conv_kernel_dim": 3,
+    "linear_value_head_dim": 64,
+    "num_hidden_layers": 5,
+    "tie_word_embeddings": True,
+}
+SHARED_INDEXERS = {
+    "architectures": ["GlmMoeDsaForCausalLM"],
+    "index_skip_topk_offset": 3,
+    "index_topk_freq": 4,
+    "num_hidden_layers": 11,
+}
+VARIANTS = {
     "llama-biased": LLAMA_BIASED,
     "qwen3-0.6b": QWEN3_0_6B,
     "qwen-mixed": MIXED_QWEN,
     "latent-biased": BIASED_LATENT,
+    "gpt-oss-unbiased": GPT_OSS_UNBIASED,
+    "hybrid-biased": HYBRID_BIASED,
+    "shared-indexers": SHARED_INDEXERS,
 }
 
-
-def meta_model(config: dict[str, Any]) -> torch.nn.Module:
-    """Transformers' model of a config, without storage."""
-    hub_config = CONFIG_MAPPING[MODEL_TYPES[config["architectures"][0]]].from_dict(
-        {key: value for key, value in config.items() if key != "model_type"}
-    )
-    with torch.device("meta"):
-        model: torch.nn.Module = AutoModelForCausalLM.from_config(hub_config)
-    return model
-
-
-def count_by_part(model: torch.nn.Module) -> dict[str, int]:
-    """The model's parameters under the names that a ModelSpec has for them."""
-    counts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        part = part_of(name)
-        counts[part] = counts.get(part, 0) + parameter.numel()
-    return counts
-
-
-def part_of(name: str) -> str:
-    for mark, part in (
-        ("norm", "norms"),
-        ("embed_tokens", "embedding"),
-        ("lm_head", "head"),
-        ("self_attn", "attention"),
-        ("shared_experts", "shared_experts"),
-        (".experts.", "experts"),
-        (".gate.", "gate"),
-        (".mlp.", "dense_mlp"),
-    ):
-        if mark in name:
-            return part
-    raise AssertionError(f"{name} belongs to no part")
+# Other sizes of models that are counted anyway.
+SIBLINGS = {
+    "glm_5_2",
+    "gpt_oss_20b",
+    "llama_3_1_405b",
+    "llama_3_1_70b",
+    "mixtral_8x22b",
+    "qwen3_32b",
+    "qwen3_coder_480b_a35b",
+}
 
 
 def assert_equal_counts(config: dict[str, Any]) -> None:
     model, spec = meta_model(config), ModelSpec.from_config(config)
     assert spec.total_parameters == sum(p.numel() for p in model.parameters())
     assert {part: n for part, n in spec.parameters.items() if n} == count_by_part(model)
-    biases = [b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")]
-    assert spec.num_buffers == sum(bias.numel() for bias in biases)
+    assert spec.num_buffers == count_biases(model)
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_30b_a3b", "mixtral_8x7b"])
-def test_shipped_configs_count_as_transformers_does(
-    name: str, shipped_config: Callable[[str], dict[str, Any]]
-) -> None:
-    assert_equal_counts(shipped_config(name))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SIBLINGS))
+        for name in shipped_models()
+    ],
+)
+def test_shipped_models_count_as_transformers_does(name: str) -> None:
+    assert_equal_counts(find_config(name))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_published_configs_count_as_transformers_does(name: str) -> None:
-    assert_equal_counts(CONFIGS[name])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_other_settings_count_as_transformers_does(name: str) -> None:
+    assert_equal_counts(VARIANTS[name])
 
 
 @pytest.mark.parametrize("architecture", MODEL_TYPES)
@@ -197,6 +131,29 @@ def test_the_supported_architectures_are_all_checked() -> None:
     assert set(MODEL_TYPES) == set(ARCHITECTURES)
 
 
+@pytest.mark.parametrize(
+    ("name", "total", "active"),
+    [
+        ("deepseek_v3", 671e9, 37e9),
+        ("deepseek_v2_lite", 15.7e9, 2.4e9),
+        ("glm_4_5", 355e9, 32e9),
+        ("glm_5", 744e9, 40e9),
+        ("gpt_oss_120b", 116.8e9, 5.1e9),
+        ("gpt_oss_20b", 20.9e9, 3.6e9),
+        ("kimi_k2", 1.03e12, 32e9),
+        ("minimax_m2_5", 230e9, 10e9),
+        ("mixtral_8x22b", 141e9, 39e9),
+        ("qwen3_235b_a22b", 235e9, 22e9),
+        ("qwen3_5_397b_a17b", 397e9, 17e9),
+        ("qwen3_coder_480b_a35b", 480e9, 35e9),
+    ],
+)
+def test_totals_are_those_that_were_published(name: str, total: float, active: float) -> None:
+    spec = find_model(name)
+    assert spec.total_parameters == pytest.approx(total, rel=0.01)
+    assert spec.active_parameters == pytest.approx(active, rel=0.05)
+
+
 def test_deepseek_v3_is_the_model_that_was_published(
     shipped_config: Callable[[str], dict[str, Any]],
 ) -> None:
@@ -206,44 +163,50 @@ def test_deepseek_v3_is_the_model_that_was_published(
     assert spec.total_parameters - spec.parameters["experts"] == pytest.approx(17.1e9, rel=0.002)
     assert spec.moe_layers == tuple(range(3, 61))
     assert (spec.num_experts, spec.num_experts_per_token) == (256, 8)
-    assert spec.kv_elements == 576
+    assert spec.num_draft_layers == 1
 
 
-def test_active_parameters_of_others() -> None:
-    assert ModelSpec.from_config(GLM_4_5).active_parameters == pytest.approx(32e9, rel=0.05)
-    assert ModelSpec.from_config(KIMI_K2).active_parameters == pytest.approx(32e9, rel=0.03)
-    dense = ModelSpec.from_config(LLAMA_3_8B)
+def test_the_head_is_active_and_the_embedding_is_not() -> None:
+    dense = find_model("llama_3_1_8b")
     assert dense.active_parameters == dense.total_parameters - dense.embedding
     tied = ModelSpec.from_config(QWEN3_0_6B)
     assert tied.head == 0
     assert tied.active_parameters == tied.total_parameters
 
 
-def test_grouped_attention_caches_keys_and_values() -> None:
-    assert ModelSpec.from_config(QWEN3_235B).kv_elements == 2 * 4 * 128
-    assert ModelSpec.from_config(LLAMA_3_8B).kv_elements == 2 * 8 * (4096 // 32)
-
-
 def test_which_layers_are_routed() -> None:
+    config = find_config("deepseek_v2_lite")
     assert ModelSpec.from_config(MIXED_QWEN).moe_layers == (1, 7)
-    assert ModelSpec.from_config(GLM_4_5).moe_layers == tuple(range(3, 92))
-    assert ModelSpec.from_config(LLAMA_3_8B).moe_layers == ()
-    every_third = {**DEEPSEEK_V2_LITE, "num_hidden_layers": 8, "moe_layer_freq": 3}
+    assert find_model("glm_4_5").moe_layers == tuple(range(3, 92))
+    assert find_model("llama_3_1_8b").moe_layers == ()
+    every_third = {**config, "num_hidden_layers": 8, "moe_layer_freq": 3}
     assert ModelSpec.from_config(every_third).moe_layers == (3, 6)
     all_dense = ModelSpec.from_config({**MIXED_QWEN, "num_experts": 0})
     assert (all_dense.moe_layers, all_dense.num_experts) == ((), 0)
 
 
+def test_layers_for_drafts_are_noted_under_every_name() -> None:
+    names = ("glm_5", "minimax_m2_5", "qwen3_5_397b_a17b", "kimi_k2_5", "llama_3_1_8b")
+    assert [find_model(name).num_draft_layers for name in names] == [1, 3, 1, 0, 0]
+
+
 def test_either_name_of_the_experts_is_read() -> None:
-    other_name = {key: v for key, v in DEEPSEEK_V2_LITE.items() if key != "n_routed_experts"}
-    renamed = ModelSpec.from_config({**other_name, "num_experts": 64})
-    assert asdict(renamed) == asdict(ModelSpec.from_config(DEEPSEEK_V2_LITE))
+    config = find_config("deepseek_v2_lite")
+    renamed = {("num_experts" if key == "n_routed_experts" else key): config[key] for key in config}
+    assert renamed != config
+    assert asdict(ModelSpec.from_config(renamed)) == asdict(ModelSpec.from_config(config))
+
+
+def test_a_tower_decides_whether_the_head_is_tied() -> None:
+    config = find_config("kimi_k2_5")
+    tied = ModelSpec.from_config({**config, "tie_word_embeddings": True})
+    assert (tied.head, ModelSpec.from_config(config).head) == (0, 163840 * 7168)
 
 
 def test_an_unsupported_architecture_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedModelError) as caught:
-        ModelSpec.from_config({"architectures": ["GptOssForCausalLM"]})
-    assert "GptOssForCausalLM is not supported" in str(caught.value)
+        ModelSpec.from_config({"architectures": ["GrokForCausalLM"]})
+    assert "GrokForCausalLM is not supported" in str(caught.value)
     assert all(name in str(caught.value) for name in MODEL_TYPES)
     with pytest.raises(UnsupportedModelError, match="none named"):
         ModelSpec.from_config({"model_type": "deepseek_v3"})
@@ -263,5 +226,5 @@ def test_an_unsupported_architecture_is_refused_by_name() -> None:
 )
 def test_a_number_that_cannot_be_right_is_named(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError) as caught:
-        ModelSpec.from_config({**DEEPSEEK_V2_LITE, **change})
+        ModelSpec.from_config({**find_config("deepseek_v2_lite"), **change})
     assert sentence in str(caught.value)

@@ -28,6 +28,11 @@ class NodeGroup:
     def num_devices(self) -> int:
         return self.num_nodes * self.devices_per_node
 
+    @property
+    def usable_memory(self) -> int:
+        """Bytes that one device may use."""
+        return self.memory_bytes or self.device.memory_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLink:
@@ -53,3 +58,22 @@ class ClusterSpec:
     @property
     def num_devices(self) -> int:
         return sum(group.num_devices for group in self.groups)
+
+    def group(self, name: str) -> NodeGroup:
+        """The group of a name; KeyError if there is none."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+    def link(self, first: str, second: str) -> GroupLink:
+        """What joins two groups: as declared, else the lesser of both networks."""
+        for link in self.links:
+            if set(link.between) == {first, second}:
+                return link
+        devices = (self.group(first).device, self.group(second).device)
+        return GroupLink(
+            between=(first, second),
+            bandwidth=min(device.network_bandwidth for device in devices),
+            latency=max(device.network_latency for device in devices),
+        )

@@ -34,13 +34,26 @@ class ExpertCurve:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertEfficiency:
+    """Shares of the peaks that the grouped products of experts reach.
+
+    They read many small matrices and pad the rows of each, so they reach less than one large
+    product does.
+    """
+
+    bandwidth: float
+    compute: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSpec:
     """One kind of device, as the catalogue or `moe_plan calibrate` has it.
 
     Attributes:
         name: as in `h200_sxm`.
-        flops: peak dense FLOP/s of matrix products by weight format: bfloat16, fp8, int8, fp4.
+        flops: peak dense FLOP/s of matrix products by kind of weight format: float32,
+            bfloat16, float16, fp8, int8, fp4, int4; one that it cannot multiply in is absent.
         memory_bytes: of one device.
         bandwidth: peak bytes/s of its memory.
         link_bandwidth: bytes/s of one device to its like inside a node, one direction.
@@ -53,7 +66,10 @@ class DeviceSpec:
         compute_efficiency: share of peak FLOP/s that large products reach.
         memory_efficiency: share of peak bandwidth that reading weights reaches.
         link_efficiency: share of link and network bandwidth that exchanges reach.
-        curves: measured expert curves by weight format; where a format has none,
+        kernel_latency: seconds that one kernel takes beyond its work.
+        expert_efficiency: by kind of format, where grouped products were measured; where none
+            was, compute_efficiency and memory_efficiency hold for them too.
+        curves: measured expert curves by kind of format; where one is absent,
             `hardware/curves.py` derives one from the peaks.
         sources: where each figure comes from, by attribute name.
     """
@@ -72,5 +88,7 @@ class DeviceSpec:
     compute_efficiency: float = 0.7
     memory_efficiency: float = 0.7
     link_efficiency: float = 0.7
+    kernel_latency: float = 5e-6
+    expert_efficiency: Mapping[str, ExpertEfficiency] = field(default_factory=dict)
     curves: Mapping[str, ExpertCurve] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)

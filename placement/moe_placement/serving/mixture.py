@@ -1,0 +1,91 @@
+"""The mixture of steps that decode alone and steps that carry prompt tokens too.
+
+Like the cost of a step, these are operators alone: floats, or arrays of one number per case.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moe_placement.cost.step_shape import StepShape
+
+Seconds = Callable[[StepShape], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestShape:
+    """One request in the mean.
+
+    Attributes:
+        prompt: tokens to compute.
+        cached: tokens of the prompt that the prefix cache holds.
+        steps: decode steps after the first token.
+        tokens_per_step: that a decode step yields for one sequence.
+    """
+
+    prompt: float
+    cached: float
+    steps: float
+    tokens_per_step: float
+
+    @property
+    def held(self) -> float:
+        """Tokens in the cache, in the mean over the request's life."""
+        return self.prompt + self.cached + self.steps * self.tokens_per_step / 2
+
+    def step(self, prefill: float, decoding: float) -> StepShape:
+        """A step with so many prompt tokens and decoding sequences."""
+        return StepShape(
+            prefill_tokens=prefill,
+            prefill_context=self.cached + self.prompt / 2,
+            decode_sequences=decoding,
+            decode_context=self.held,
+            decode_tokens_per_sequence=self.tokens_per_step,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """Steps at a number of decoding sequences whose requests end and are replaced.
+
+    Attributes:
+        mean: seconds between two decode steps of a sequence, with the prefill between them.
+        residual: seconds to the end of the step in which a request comes.
+        service: seconds of the steps that compute one prompt, none before it.
+        slot: seconds that each prompt before it adds.
+        spread: standard deviation of a request's own mean step, which some prompts more or
+            fewer interrupt.
+    """
+
+    mean: float
+    residual: float
+    service: float
+    slot: float
+    spread: float
+
+
+def mix_steps(seconds: Seconds, request: RequestShape, budget: float, decoding: float) -> Mixture:
+    """Each decode step lets `decoding / steps` prompts in, which come in chunks of whole prompts
+    or of the budget of tokens, whichever is less, or of all that one step must take."""
+    alone = least(request.prompt, budget)
+    demand = decoding / request.steps * request.prompt
+    chunk = least(budget, greatest(alone, demand))
+    share = demand / chunk
+    plain_share = greatest(1 - share, 0.0)
+    plain = seconds(request.step(0.0, decoding))
+    mixed = seconds(request.step(chunk, decoding))
+    mean = plain_share * plain + share * mixed
+    return Mixture(
+        mean=mean,
+        residual=(plain_share * plain**2 + share * mixed**2) / (2 * mean),
+        service=seconds(request.step(alone, decoding)) * request.prompt / alone,
+        slot=mixed * request.prompt / chunk,
+        spread=(mixed - plain) * (share / request.steps) ** 0.5,
+    )
+
+
+def least(first: float, second: float) -> float:
+    return (first + second - abs(first - second)) / 2
+
+
+def greatest(first: float, second: float) -> float:
+    return (first + second + abs(first - second)) / 2

@@ -51,7 +51,17 @@ PLANNER_ROOMS_WITH_CLOCK = {"bench", "cli"}
 CLOCKS = {"time", "random", "secrets"}
 
 # These start, or end with a config error, before torch is loaded.
-LIGHT_ROOMS = {"types", "errors", "config", "schedule", "control", "edge", "cli", "launch"}
+LIGHT_ROOMS = {
+    "types",
+    "errors",
+    "config",
+    "schedule",
+    "control",
+    "edge",
+    "cli",
+    "launch",
+    "simulated",
+}
 
 
 def find_faults(imports: Imports) -> list[str]:

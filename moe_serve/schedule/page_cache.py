@@ -70,7 +70,9 @@ class PageCache:
 
     def commit(self, sequence: Sequence) -> None:
         """Put the sequence's newly filled and computed pages into the prefix tree."""
-        while self.prefix_caching and self._next_page_end(sequence) <= sequence.num_computed:
+        if not self.prefix_caching:
+            return
+        while (sequence.num_committed + 1) * self.page_size <= sequence.num_computed:
             self._commit_page(sequence)
 
     def release(self, sequence: Sequence, phase: Phase) -> None:
@@ -81,9 +83,6 @@ class PageCache:
 
     def _num_pages(self, sequence: Sequence) -> int:
         return -(-len(sequence.token_ids) // self.page_size)
-
-    def _next_page_end(self, sequence: Sequence) -> int:
-        return (sequence.num_committed + 1) * self.page_size
 
     def _allocate(self) -> int:
         if not self.pool.num_free:

@@ -6,13 +6,14 @@ Sarathi-Serve (Agrawal et al., OSDI 2024), paged caches with preemption by recom
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from moe_serve.errors import OverloadedError
 from moe_serve.schedule.admission import Forerunners, check_limits, check_request
 from moe_serve.schedule.page_cache import PageCache
 from moe_serve.schedule.sequence import Phase, Sequence
 from moe_serve.schedule.step_plan import StepPlan
-from moe_serve.types import Batch, Request, SampledToken, StepOutput, TokenEvent
+from moe_serve.types import Batch, FinishReason, Request, SampledToken, StepOutput, TokenEvent
 
 
 class Scheduler:
@@ -130,7 +131,7 @@ class Scheduler:
         if sequence is None:
             return None
         self._cache.release(sequence, Phase.ENDED)
-        return sequence.event(sequence.num_generated, finish_reason="abort")
+        return sequence.abort_event()
 
     def schedule(self) -> Batch:
         """Form the next step; no chunks where there is nothing to do."""
@@ -138,7 +139,8 @@ class Scheduler:
         self._step = StepPlan(self._max_tokens_per_step)
         num_preemptions = self.num_preemptions
         self._decode()
-        self._prefill()
+        if len(self._step.chunks) < len(self._running):
+            self._prefill()
         # Who was just preempted is first in line, and there is no room for it.
         if self.num_preemptions == num_preemptions:
             self._admit()
@@ -146,21 +148,38 @@ class Scheduler:
 
     def update(self, output: StepOutput) -> list[TokenEvent]:
         """Take in the results of the last batch; results of aborted requests are dropped."""
+        return [
+            sequence.token_event(token, finish_reason)
+            for sequence, token, finish_reason in self.advance(output)
+        ]
+
+    def advance(
+        self, output: StepOutput
+    ) -> Iterator[tuple[Sequence, SampledToken, FinishReason | None]]:
+        """`update` before it makes events: each sequence, its new token, and why it was the last.
+
+        The results are taken in as the iterator is used up.
+        """
         step, self._step = self._step, StepPlan(0)
-        events: list[TokenEvent] = []
+        running, commit = Phase.RUNNING, self._cache.commit
         for sequence, chunk, token in step.results(output):
-            if sequence.phase is not Phase.RUNNING:
+            if sequence.phase is not running:
                 continue
             sequence.num_computed += len(chunk.token_ids)
-            self._cache.commit(sequence)
-            if token is not None:
-                events.append(self._append(sequence, token))
-        return events
+            commit(sequence)
+            if token is None:
+                continue
+            self.num_generated_tokens += 1
+            finish_reason = sequence.append(token.token_id)
+            if finish_reason is not None:
+                self._end(sequence)
+            yield sequence, token, finish_reason
 
     def _decode(self) -> None:
+        add = self._step.add
         for sequence in tuple(self._running.values()):
             if sequence.num_uncomputed == 1 and self._make_room(sequence):
-                self._step.add(sequence)
+                add(sequence)
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Give a sequence room for its newest token; False where it is preempted itself."""
@@ -225,12 +244,6 @@ class Scheduler:
             self.num_cached_tokens += sequence.num_cached
         self._step.add(sequence)
 
-    def _append(self, sequence: Sequence, token: SampledToken) -> TokenEvent:
-        index = sequence.num_generated
-        sequence.token_ids.append(token.token_id)
-        self.num_generated_tokens += 1
-        finish_reason = sequence.finish_reason
-        if finish_reason is not None:
-            del self._running[sequence.request_id]
-            self._cache.release(sequence, Phase.ENDED)
-        return sequence.event(index, token, finish_reason)
+    def _end(self, sequence: Sequence) -> None:
+        del self._running[sequence.request_id]
+        self._cache.release(sequence, Phase.ENDED)

@@ -27,6 +27,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "_max_length",
         "_stop_ids",
         "forerunner",
         "node",
@@ -39,18 +40,21 @@ class Sequence:
         "page_ids",
         "phase",
         "request",
+        "request_id",
         "token_ids",
         "was_admitted",
     )
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.request_id = request.request_id
         self.token_ids = list(request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)
         self.num_cached = 0
         self.was_admitted = False
         end_ids = () if request.sampling.ignore_eos else request.end_token_ids
         self._stop_ids = frozenset((*end_ids, *request.sampling.stop_token_ids))
+        self._max_length = self.num_prompt + request.sampling.max_tokens
         self.reset(Phase.WAITING)
 
     def reset(self, phase: Phase) -> None:
@@ -65,10 +69,6 @@ class Sequence:
         self.num_expected = 0
 
     @property
-    def request_id(self) -> str:
-        return self.request.request_id
-
-    @property
     def num_uncomputed(self) -> int:
         return len(self.token_ids) - self.num_computed
 
@@ -76,12 +76,12 @@ class Sequence:
     def num_generated(self) -> int:
         return len(self.token_ids) - self.num_prompt
 
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why the newest token is the last one; None where it is not."""
-        if self.token_ids[-1] in self._stop_ids:
+    def append(self, token_id: int) -> FinishReason | None:
+        """Take a generated token and return why it is the last one; None where it is not."""
+        self.token_ids.append(token_id)
+        if token_id in self._stop_ids:
             return "stop"
-        return "length" if self.num_generated >= self.request.sampling.max_tokens else None
+        return "length" if len(self.token_ids) >= self._max_length else None
 
     def block(self, index: int, page_size: int) -> Block:
         """The tokens of page `index`; fewer than page_size where the page is not full."""
@@ -103,19 +103,23 @@ class Sequence:
             and ahead.num_computed < self.num_expected
         )
 
-    def event(
-        self,
-        index: int,
-        token: SampledToken | None = None,
-        finish_reason: FinishReason | None = None,
-    ) -> TokenEvent:
-        """News of token `index`, or without a token of the end; the first tells what was cached."""
+    def token_event(self, token: SampledToken, finish_reason: FinishReason | None) -> TokenEvent:
+        """News of the newest token; that of the first tells what was cached."""
+        index = self.num_generated - 1
         return TokenEvent(
-            request_id=self.request.request_id,
-            index=index,
-            token_id=None if token is None else token.token_id,
-            logprob=None if token is None else token.logprob,
-            top_logprobs=() if token is None else token.top_logprobs,
-            finish_reason=finish_reason,
-            num_cached_tokens=self.num_cached if index == 0 else 0,
+            self.request_id,
+            index,
+            token.token_id,
+            token.logprob,
+            token.top_logprobs,
+            finish_reason,
+            0 if index else self.num_cached,
+        )
+
+    def abort_event(self) -> TokenEvent:
+        """News of the end, without a token."""
+        index = self.num_generated
+        num_cached = 0 if index else self.num_cached
+        return TokenEvent(
+            self.request_id, index, None, finish_reason="abort", num_cached_tokens=num_cached
         )

@@ -18,22 +18,18 @@ class StepPlan:
     def add(self, sequence: Sequence) -> None:
         """Add as many of the sequence's uncomputed tokens as the budget leaves."""
         start = sequence.num_computed
-        num_tokens = min(sequence.num_uncomputed, self.budget)
-        end = start + num_tokens
-        token_ids = tuple(sequence.token_ids[start:end])
-        samples = end == len(sequence.token_ids)
-        self.budget -= num_tokens
+        token_ids = tuple(sequence.token_ids[start : start + self.budget])
+        samples = start + len(token_ids) == len(sequence.token_ids)
+        self.budget -= len(token_ids)
         self.sequences.append(sequence)
-        self.chunks.append(
-            Chunk(sequence.request.request_id, start, token_ids, sequence.page_ids, samples)
-        )
+        self.chunks.append(Chunk(sequence.request_id, start, token_ids, sequence.page_ids, samples))
 
     def batch(self) -> Batch:
         return Batch(tuple(self.chunks))
 
     def results(self, output: StepOutput) -> Iterator[tuple[Sequence, Chunk, SampledToken | None]]:
         """Each chunk with its sequence and the token it sampled, if it samples."""
-        num_sampling = sum(chunk.samples for chunk in self.chunks)
+        num_sampling = sum([chunk.samples for chunk in self.chunks])
         assert len(output.tokens) == num_sampling, (
             f"{len(output.tokens)} tokens came for {num_sampling} sampling chunks"
         )

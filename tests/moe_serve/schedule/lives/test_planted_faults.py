@@ -76,7 +76,8 @@ class EarlyCache(page_cache.PageCache):
     """Puts a page into the tree before it is full of computed tokens."""
 
     def commit(self, sequence: Sequence) -> None:
-        while self.prefix_caching and self._next_page_end(sequence) <= len(sequence.token_ids):
+        size, num_tokens = self.page_size, len(sequence.token_ids)
+        while self.prefix_caching and (sequence.num_committed + 1) * size <= num_tokens:
             self._commit_page(sequence)
 
 

@@ -32,13 +32,19 @@ _FEWEST_EXPERTS = 4
 _MOST_SHARES = 4
 # The smallest sizes are timed in any case: no curve can be fitted without them.
 _NUM_ALWAYS = 24
+# Where a container finds what it may use of its host's memory, in version 2 of cgroups and in 1.
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 with one line where a device or format cannot be measured here."""
     options = _parser().parse_args(arguments)
     try:
-        device = torch.device(options.device)
+        _check(options)
+        device = _device(options.device)
         if device.type != "cpu" and not torch.accelerator.is_available():
             raise ValueError(f"device {options.device!r} is not on this machine; use cpu")
         print(json.dumps(measure(options, device)))
@@ -46,6 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"calibrate: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, least in (("hidden", 1), ("expert_width", 1), ("experts", 0), ("threads", 0)):
+        if getattr(options, name) < least:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} is {getattr(options, name)}; give at least {least}")
+    if not 0 < options.seconds < float("inf"):
+        raise ValueError(f"--seconds is {options.seconds:g}; give a time above 0")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is not known to this torch; use cpu or cuda") from error
 
 
 def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -131,7 +153,12 @@ def _processor(device: torch.device) -> str:
 def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [int(text) for file in _MEMORY_LIMITS if (text := _text(file)).isdecimal()]
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
+
+
+def _text(file: Path) -> str:
+    return file.read_text("utf-8").strip() if file.exists() else ""
 
 
 def _say(text: str, last: bool = False) -> None:

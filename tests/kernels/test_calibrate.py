@@ -1,11 +1,12 @@
 """A calibration of a tiny layer: what it measures hangs together, and what it refuses."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from moe_kernels import calibrate_measure
+from moe_kernels import calibrate, calibrate_measure
 from moe_kernels.calibrate import main
 from moe_kernels.calibrate_measure import ExpertShape, ExpertTimer, GridPoint, grid, median_seconds
 
@@ -91,3 +92,32 @@ def test_the_median_leaves_out_the_first_call() -> None:
         return sum(range(next(lengths)))
 
     assert median_seconds(work, CPU, 0.05) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hidden", "0"], "--hidden is 0; give at least 1"),
+        (["--expert-width", "-1"], "--expert-width is -1; give at least 1"),
+        (["--threads", "-1"], "--threads is -1; give at least 0"),
+        (["--seconds", "nan"], "--seconds is nan; give a time above 0"),
+        (["--device", "abacus"], "device 'abacus' is not known to this torch; use cpu or cuda"),
+    ],
+)
+def test_figures_that_cannot_be_are_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"calibrate: {message}\n"
+
+
+def test_a_container_has_what_it_is_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, unlimited = tmp_path / "memory.max", tmp_path / "unlimited"
+    limit.write_text("123456\n")
+    unlimited.write_text("max\n")
+    monkeypatch.setattr(calibrate, "_MEMORY_LIMITS", (unlimited, tmp_path / "none"))
+    assert calibrate._memory(CPU) > 123456
+    monkeypatch.setattr(calibrate, "_MEMORY_LIMITS", (unlimited, limit))
+    assert calibrate._memory(CPU) == 123456

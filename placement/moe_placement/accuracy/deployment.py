@@ -131,7 +131,7 @@ def parallelism_of(row: Row, phase: str = "", *, has_experts: bool = True) -> Pa
 
 def _is_attention_split(row: Row, tensor: int) -> bool:
     """Without a degree for it: each of the devices had a batch of its own."""
-    return bool(row.batch_size) and tensor > 1 and row.concurrency == row.batch_size * tensor
+    return tensor > 1 and row.concurrency == (row.batch_size or 0) * tensor
 
 
 def _worker(row: Row, phase: str, request: RequestShape) -> Worker:

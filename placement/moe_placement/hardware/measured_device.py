@@ -126,7 +126,7 @@ def _sources(measured: Mapping[str, Any]) -> dict[str, str]:
     default = "default, not measured"
     return {
         "flops": run,
-        "memory_bytes": f"{run}: of the whole machine",
+        "memory_bytes": f"{run}: of the machine, or what its container grants",
         "bandwidth": run,
         "link_bandwidth": f"{run}: a copy through the host's memory",
         "link_latency": given,

@@ -38,15 +38,20 @@ class Kind(Generic[Value]):
 
 
 def _number(value: object, units: Mapping[str, Decimal]) -> float | None:
-    if isinstance(value, bool):
+    try:
+        number = _any_number(value, units)
+    except ArithmeticError:
         return None
+    return number if number is not None and 0 <= number < math.inf else None
+
+
+def _any_number(value: object, units: Mapping[str, Decimal]) -> float | None:
     if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) and value >= 0 else None
+        return None if isinstance(value, bool) else float(value)
     match = _NUMBER_AND_UNIT.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or match[2] not in {"", *units}:
         return None
-    number = float(Decimal(match[1]) * units.get(match[2], Decimal(1)))
-    return number if math.isfinite(number) else None
+    return float(Decimal(match[1]) * units.get(match[2], Decimal(1)))
 
 
 def _positive(units: Mapping[str, Decimal]) -> Callable[[object], float | None]:

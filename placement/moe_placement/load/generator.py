@@ -62,8 +62,13 @@ def generate_load(
             subject choose together, and the record has co-activations.
 
     Raises:
-        LoadError: as `sampled_windows` does.
+        LoadError: as `sampled_windows` does, or there are no windows, or more domains than experts.
     """
+    if num_windows < 1 or not 0 <= num_domains <= skew.num_experts:
+        raise LoadError(
+            f"num_windows is {num_windows} and num_domains {num_domains}; they must be at least 1, "
+            f"and 0 to {skew.num_experts}, the experts"
+        )
     windows = sampled_windows(
         skew,
         top_k=top_k,

@@ -48,6 +48,7 @@ class ExpertLoad:
         _check_counts(self.layers, self.counts_TLE)
         pairs = (self.num_layers, self.num_experts, self.num_experts)
         _check_shape("coactivation_LEE", self.coactivation_LEE, pairs)
+        _check_symmetry(self.layers, self.coactivation_LEE)
         sources = (self.num_layers, -1, self.num_experts)
         _check_shape("source_LNE", self.source_LNE, sources)
 
@@ -70,7 +71,7 @@ class ExpertLoad:
         shares_LE: Floats = counts_LE / counts_LE.sum(axis=1, keepdims=True)
         return shares_LE
 
-    def rows_LE(self, num_tokens: float, top_k: int) -> Floats:  # noqa: N802
+    def rows_LE(self, num_tokens: float, top_k: int) -> Floats:
         """Rows that each expert gets, in the mean, of a step with so many tokens.
 
         Raises:
@@ -135,3 +136,14 @@ def _check_shape(name: str, array: Ints | None, shape: tuple[int, ...]) -> None:
         raise LoadError(f"{name} has shape {array.shape}; counts_TLE asks for {wanted}")
     if array.size and array.min() < 0:
         raise LoadError(f"{name} holds {array.min()}; counts must be 0 or above")
+
+
+def _check_symmetry(layers: tuple[int, ...], pairs_LEE: Ints | None) -> None:
+    if pairs_LEE is None:
+        return
+    is_symmetric_L = (pairs_LEE == pairs_LEE.swapaxes(1, 2)).all(axis=(1, 2))
+    if not is_symmetric_L.all():
+        layer = layers[int(is_symmetric_L.argmin())]
+        raise LoadError(
+            f"coactivation_LEE is not symmetric in layer {layer}; count each pair both ways"
+        )

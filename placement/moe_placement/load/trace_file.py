@@ -6,7 +6,9 @@ they were recorded `coactivation_LEE` and `source_LNE`. Other arrays are ignored
 recorder may add its own.
 """
 
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,19 @@ from numpy.typing import NDArray
 from moe_placement.load.trace import ExpertLoad, Ints, LoadError
 
 FORMAT_VERSION = 1
+
+# What readers of zip files raise when bytes are missing or changed.
+DAMAGE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _REQUIRED = ("version", "model", "layers", "steps_per_window", "counts_TLE")
 _OPTIONAL = ("coactivation_LEE", "source_LNE")
@@ -66,9 +81,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         if not zipfile.is_zipfile(raw):
             raise LoadError("it is damaged, or no .npz file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise LoadError(f"it is damaged: {error}") from error
 
 

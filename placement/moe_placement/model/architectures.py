@@ -137,8 +137,8 @@ def find_architecture(config: Mapping[str, Any]) -> tuple[str, Architecture]:
 
     Kimi-K2 names DeepseekV3ForCausalLM, whatever its model_type.
     """
-    names = config.get("architectures") or ["(none named)"]
-    name = str(names[0])
+    names = config.get("architectures") or "(none named)"
+    name = str(names[0] if isinstance(names, list) else names)
     if name not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"model architecture {name} is not supported; supported: {', '.join(ARCHITECTURES)}"

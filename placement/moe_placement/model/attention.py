@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from moe_placement.model.fields import ConfigFields
+from moe_placement.model.fields import ConfigFields, SpecError
 
 AttentionKind = Literal["grouped", "latent", "linear", "sparse_latent"]
 
@@ -60,4 +60,9 @@ def rotary_part(fields: ConfigFields, default: float) -> float:
     """The part of a head that turns, where the config or its rotary settings name one."""
     rotary = fields.find("rope_scaling") or fields.find("rope_parameters") or {}
     part = rotary.get("partial_rotary_factor") if isinstance(rotary, Mapping) else None
-    return float(part or fields.find("partial_rotary_factor") or default)
+    share = part or fields.find("partial_rotary_factor") or default
+    if type(share) not in (int, float) or not 0 < share <= 1:
+        raise SpecError(
+            f"config.json has partial_rotary_factor {share!r}; it must be above 0 and at most 1"
+        )
+    return float(share)

@@ -129,7 +129,7 @@ def _unknown(name: str, base: str) -> str:
 def _read(text: str, source: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise SpecError(f"{source} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise SpecError(f"{source} holds {type(config).__name__}; it must be an object of settings")

@@ -61,6 +61,11 @@ def grouped(
     """One layer; an output gate is as wide as the queries, and projected with them."""
     hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     kv_heads = fields.optional("num_key_value_heads") or heads
+    if heads % kv_heads:
+        raise SpecError(
+            f"config.json has num_attention_heads {heads}; num_key_value_heads {kv_heads} does "
+            "not divide them"
+        )
     head = fields.optional("head_dim") or hidden // heads
     outputs, kv = heads * head, 2 * kv_heads * head
     queries = outputs * (1 + output_gate)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from moe_placement.model.fields import ConfigFields
+from moe_placement.model.fields import ConfigFields, SpecError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,8 @@ def mixtral_mlp(fields: ConfigFields) -> MlpSpec:
 def qwen_mlp(fields: ConfigFields) -> MlpSpec:
     """Routed at every `decoder_sparse_step`-th layer but those of `mlp_only_layers`."""
     step, dense_layers = fields.size("decoder_sparse_step"), fields.find("mlp_only_layers") or []
+    if not isinstance(dense_layers, list):
+        raise SpecError(f"config.json has mlp_only_layers {dense_layers!r}; it must be a list")
     layers = tuple(
         layer
         for layer in range(fields.size("num_hidden_layers"))
@@ -136,13 +138,17 @@ def _routed(
     dense = _gated(fields, dense_width) if has_dense else 0
     if not layers:
         return MlpSpec(dense=dense, dense_width=dense_width)
-    num_experts = fields.size(experts_key)
+    num_experts, top_k = fields.size(experts_key), fields.size("num_experts_per_tok")
+    if top_k > num_experts:
+        raise SpecError(
+            f"config.json has num_experts_per_tok {top_k}; there are {num_experts} experts"
+        )
     return MlpSpec(
         dense=dense,
         dense_width=dense_width,
         moe_layers=layers,
         num_experts=num_experts,
-        num_experts_per_token=fields.size("num_experts_per_tok"),
+        num_experts_per_token=top_k,
         gate=num_experts * hidden,
         gate_bias=num_experts if has_gate_bias else 0,
         shared_experts=_gated(fields, shared_width) if shared_width else 0,

@@ -145,3 +145,46 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"logical_count": Planted()}, tmp_path / "planted.pt")
     with pytest.raises(LoadError, match=r"holds a __builtin__\.exec, which is no data"):
         read_sglang([tmp_path / "planted.pt"], model="m")
+
+
+@pytest.mark.parametrize("count", ["1e300", "Infinity", "NaN", "9007199254740992", "0.5"])
+def test_counts_that_are_none_are_named(tmp_path: Path, count: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"logical_count": [[1, {count}]]}}')
+    with pytest.raises(LoadError, match=r"a\.json: key 'logical_count' is .* whole numbers"):
+        read_sglang([path], model="m")
+
+
+def test_a_map_to_more_experts_than_slots_is_named(tmp_path: Path) -> None:
+    content = {"expert_load_window": [[[1, 1]]], "physical_to_logical_map": [[0, 10**15]]}
+    with pytest.raises(LoadError, match="holds 1000000000000000, but only 2 physical ones"):
+        read_vllm([write(tmp_path / "a.json", content)], model="m")
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (5, "key 'records' is a int; it must be a list"),
+        ([{"forward_pass_id": "x"}], "one without a whole 'forward_pass_id'"),
+        ([None], "one without a whole 'forward_pass_id'"),
+    ],
+)
+def test_sglang_records_that_are_none(tmp_path: Path, records: object, message: str) -> None:
+    content = {"records": records, "last_physical_to_logical_map": [[0, 1]]}
+    with pytest.raises(LoadError, match=message):
+        read_sglang([write(tmp_path / "a.json", content)], model="m")
+
+
+def test_a_damaged_torch_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pt", {"logical_count": [[1, 2, 3]] * 40})
+    sound, random, num_refused = path.read_bytes(), np.random.default_rng(1), 0
+    for _ in range(200):
+        damaged = bytearray(sound)
+        for place in random.integers(0, len(sound), 8):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_sglang([path], model="m")
+        except LoadError:
+            num_refused += 1
+    assert num_refused > 20

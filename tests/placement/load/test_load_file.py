@@ -15,8 +15,9 @@ def test_a_record_comes_back_as_it_was(
     small_load: ExpertLoad, tmp_path: Path, has_more: bool
 ) -> None:
     if has_more:
-        pairs = np.arange(32).reshape(2, 4, 4)
-        small_load = replace(small_load, coactivation_LEE=pairs, source_LNE=pairs[:, :3])
+        numbers = np.arange(32).reshape(2, 4, 4)
+        pairs = numbers + numbers.swapaxes(1, 2)
+        small_load = replace(small_load, coactivation_LEE=pairs, source_LNE=numbers[:, :3])
     save(small_load, tmp_path / "load.npz")
     back = load(tmp_path / "load.npz")
     assert (back.model, back.layers, back.steps_per_window) == ("small", (1, 3), 10)
@@ -71,3 +72,22 @@ def test_what_is_no_such_file(tmp_path: Path) -> None:
     path.write_text("layers: 3")
     with pytest.raises(LoadError, match=r"damaged, or no \.npz file"):
         load(path)
+
+
+def test_whatever_is_damaged_is_named(small_load: ExpertLoad, tmp_path: Path) -> None:
+    path = tmp_path / "load.npz"
+    save(small_load, path)
+    sound = path.read_bytes()
+    random = np.random.default_rng(0)
+    num_refused = 0
+    for _ in range(200):
+        damaged = bytearray(sound)
+        for place in random.integers(0, len(sound), 3):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load(path)
+        except LoadError as error:
+            assert str(path) in str(error)
+            num_refused += 1
+    assert num_refused > 100

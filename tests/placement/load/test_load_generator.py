@@ -106,3 +106,10 @@ def test_a_process_that_cannot_be(change: dict[str, object], message: str) -> No
 def test_more_choices_than_experts() -> None:
     with pytest.raises(LoadError, match="top_k is 256; it must be from 1 to 255"):
         next(sampled_windows(DEEPSEEK, top_k=256, num_tokens=1, seed=0))
+
+
+@pytest.mark.parametrize("changes", [{"num_windows": 0}, {"num_domains": -1}, {"num_domains": 17}])
+def test_a_record_of_nothing_is_refused(changes: dict[str, int]) -> None:
+    values = {"top_k": 2, "num_tokens": 8, "num_windows": 1, "seed": 0} | changes
+    with pytest.raises(LoadError, match="at least 1, and 0 to 16, the experts"):
+        generate_load(Skew(num_layers=1, num_experts=16), **values)

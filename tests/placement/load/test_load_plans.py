@@ -165,3 +165,44 @@ def test_a_map_with_unlike_devices(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(json.dumps(record))
     with pytest.raises(PlanError, match=r"\[2\] devices with \[1, 2\] experts"):
         read_expert_map(tmp_path / "map.json")
+
+
+def expert_map(held: object, device: object = 0) -> str:
+    devices = [{"device_id": device, "device_expert": held}]
+    layers = [{"layer_id": 0, "device_count": 1, "device_list": devices}]
+    return json.dumps({"moe_layer_count": 1, "layer_list": layers})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (expert_map(5), "not as in an expert_map.json: object of type 'int'"),
+        (expert_map([0, 1], device="x"), "not as in an expert_map.json: invalid literal"),
+        (expert_map([0, 1.5]), "device_expert holds what is no whole number"),
+        (expert_map([0, 10**12]), "a slot holds expert 1000000000000, but a layer has 2 slots"),
+    ],
+)
+def test_expert_maps_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "expert_map.json"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=rf"expert_map\.json: .*{message}"):
+        read_expert_map(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{initial_global_assignments: {}, num_slots: '16'}", "num_slots is '16'; it must be"),
+        ("{initial_global_assignments: {}, num_slots: 16}", "assignments' has no layers"),
+        ("{initial_global_assignments: {0: [0]}, num_slots: true}", "num_slots is True; it"),
+        (
+            "{initial_global_assignments: {0: [0, 99999999999999999999]}, num_slots: 2}",
+            "layer 0 must be a number with a list of experts",
+        ),
+    ],
+)
+def test_load_balancer_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=rf"a\.yaml: .*{message}"):
+        read_load_balancer(path, num_ranks=1)

@@ -53,3 +53,12 @@ def test_questions_that_make_no_sense(small_load: ExpertLoad) -> None:
         small_load.rows_LE(8, 5)
     with pytest.raises(LoadError, match="4 experts do not split evenly over 3"):
         small_load.rank_imbalance(3)
+
+
+def test_pairs_are_counted_both_ways(small_load: ExpertLoad) -> None:
+    pairs_LEE = np.zeros((2, 4, 4), np.int64)
+    pairs_LEE[1, 0, 2] = 5
+    with pytest.raises(LoadError, match="not symmetric in layer 3; count each pair both ways"):
+        replace(small_load, coactivation_LEE=pairs_LEE)
+    pairs_LEE[1, 2, 0] = 5
+    assert replace(small_load, coactivation_LEE=pairs_LEE).coactivation_LEE is pairs_LEE

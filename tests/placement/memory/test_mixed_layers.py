@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from moe_placement.equal_split import equal_split
 from moe_placement.memory.rank_memory import rank_memory
-from moe_placement.memory.working_space import working_space
+from moe_placement.memory.working_space import expected_rows, working_space
 from moe_placement.model.catalogue import find_model
-from moe_placement.plan import Plan, PoolPlan
+from moe_placement.plan import LayerPlan, Plan, PoolPlan
 
 HYBRID = find_model("qwen3_5_397b_a17b")
 POOL = PoolPlan("all", "cuda", tuple(range(8)), "both", "fp8")
@@ -65,3 +65,15 @@ def test_linear_layers_take_no_pages() -> None:
     assert memory.page_bytes == 16 * 30_720
     assert memory.fits
     assert memory.working_space > 32 * 4 * HYBRID.state_elements
+
+
+def test_a_rank_has_room_for_its_fullest_layer() -> None:
+    first = min(PLAN.layers)
+    slots, weights = PLAN.layers[first].slots, PLAN.layers[first].weights
+    doubled = LayerPlan(
+        (slots[0] + slots[1], (), *slots[2:]), (weights[0] + weights[1], (), *weights[2:])
+    )
+    plan = replace(PLAN, layers={**PLAN.layers, first: doubled})
+    even, fuller = (expected_rows(HYBRID, each, 0, 1024) for each in (PLAN, plan))
+    assert even == 1024 * HYBRID.num_experts_per_token and fuller == 2 * even
+    assert space(plan) > space()

@@ -1,5 +1,7 @@
 """Caches, states and FLOPs of attention by kind, against figures worked out by hand."""
 
+from typing import Any
+
 import pytest
 from moe_placement.model.catalogue import find_config, find_model
 from moe_placement.model.fields import SpecError
@@ -124,4 +126,19 @@ def test_layers_that_cannot_be_read_are_named(
 ) -> None:
     with pytest.raises(SpecError) as caught:
         ModelSpec.from_config({**find_config(name), **change})
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"num_key_value_heads": 7}, "heads 32; num_key_value_heads 7 does not divide them"),
+        ({"mlp_only_layers": 5}, "mlp_only_layers 5; it must be a list"),
+        ({"partial_rotary_factor": "x"}, "partial_rotary_factor 'x'; it must be above 0"),
+        ({"rope_scaling": {"partial_rotary_factor": 2.0}}, "partial_rotary_factor 2.0; it must"),
+    ],
+)
+def test_attention_that_cannot_be_is_named(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        ModelSpec.from_config(find_config("qwen3_30b_a3b") | change)
     assert sentence in str(caught.value)

@@ -82,7 +82,12 @@ def test_a_name_like_no_other_lists_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"), [("{", "config.json is not JSON: "), ("[1]", "config.json holds list; ")]
+    ("text", "sentence"),
+    [
+        ("{", "config.json is not JSON: "),
+        ("[1]", "config.json holds list; "),
+        ("[" * 100_000, "config.json is not JSON: "),
+    ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "config.json").write_text(text)

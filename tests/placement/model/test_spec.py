@@ -203,9 +203,10 @@ def test_a_tower_decides_whether_the_head_is_tied() -> None:
     assert (tied.head, ModelSpec.from_config(config).head) == (0, 163840 * 7168)
 
 
-def test_an_unsupported_architecture_is_refused_by_name() -> None:
+@pytest.mark.parametrize("named", ["GrokForCausalLM", ["GrokForCausalLM"]])
+def test_an_unsupported_architecture_is_refused_by_name(named: object) -> None:
     with pytest.raises(UnsupportedModelError) as caught:
-        ModelSpec.from_config({"architectures": ["GrokForCausalLM"]})
+        ModelSpec.from_config({"architectures": named})
     assert "GrokForCausalLM is not supported" in str(caught.value)
     assert all(name in str(caught.value) for name in MODEL_TYPES)
     with pytest.raises(UnsupportedModelError, match="none named"):
@@ -221,6 +222,7 @@ def test_an_unsupported_architecture_is_refused_by_name() -> None:
         ({"moe_layer_freq": 0}, "moe_layer_freq 0; it must be above 0"),
         ({"n_routed_experts": -1}, "n_routed_experts -1"),
         ({"num_experts_per_tok": True}, "num_experts_per_tok True"),
+        ({"num_experts_per_tok": 300}, "num_experts_per_tok 300; there are 64 experts"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings 'no'; it must be true or false"),
     ],
 )

@@ -11,6 +11,9 @@ from moe_placement.load.formats.torch_file import read_torch_file
 from moe_placement.load.trace import ExpertLoad, Ints, LoadError
 from moe_placement.load.trace_file import read_arrays
 
+# Counts from here on are not exact in every format, and no engine's.
+_MOST = 1 << 53
+
 
 def read_dump(path: Path) -> Mapping[str, Any]:
     """The named values of a file, by its ending: .npz, .pt or .pth, or else JSON.
@@ -24,7 +27,7 @@ def read_dump(path: Path) -> Mapping[str, Any]:
         raise LoadError(f"dump {path} cannot be read: {error.strerror or error}") from error
     except LoadError as error:
         raise LoadError(f"dump {path}: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LoadError(f"dump {path} is no JSON: {error}") from error
     if not isinstance(data, Mapping):
         raise LoadError(f"dump {path} holds a {type(data).__name__}; it must hold named values")
@@ -51,7 +54,8 @@ def counts(dump: Mapping[str, Any], key: str, num_axes: Sequence[int]) -> Ints:
         array = np.asarray(dump[key])
     except ValueError as error:
         raise LoadError(f"key {key!r} has lines of unequal length") from error
-    is_whole = np.issubdtype(array.dtype, np.number) and np.array_equal(array, np.rint(array))
+    is_real = array.dtype.kind in "iuf"
+    is_whole = is_real and bool(np.all((array == np.rint(array)) & (np.abs(array) < _MOST)))
     if array.ndim not in num_axes or not is_whole:
         wanted = " or ".join(map(str, num_axes))
         raise LoadError(
@@ -71,6 +75,11 @@ def logical_counts(physical_TLS: Ints, expert_LS: Ints) -> Ints:
         raise LoadError(
             f"counts of shape {physical_TLS.shape} do not fit a map of physical to logical experts "
             f"of shape {expert_LS.shape}"
+        )
+    if expert_LS.max(initial=0) >= expert_LS.shape[1]:
+        raise LoadError(
+            f"the map of physical to logical experts holds {expert_LS.max()}, but only "
+            f"{expert_LS.shape[1]} physical ones; each expert needs one at least"
         )
     num_layers, num_experts = len(expert_LS), int(expert_LS.max(initial=0)) + 1
     counts_TLE = np.zeros((len(physical_TLS), num_layers, num_experts), np.int64)

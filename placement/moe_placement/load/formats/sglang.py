@@ -51,11 +51,14 @@ def _passes(dump: Mapping[str, Any]) -> dict[int, Ints]:
         return dict(enumerate(counts_TLE))
     map_LS = counts(dump, "last_physical_to_logical_map", (2,))
     passes: dict[int, Ints] = {}
-    for record in dump["records"]:
-        if not isinstance(record, Mapping) or "forward_pass_id" not in record:
-            raise LoadError("key 'records' holds one without 'forward_pass_id'")
+    records = dump["records"]
+    if not isinstance(records, list):
+        raise LoadError(f"key 'records' is a {type(records).__name__}; it must be a list")
+    for record in records:
+        number = record.get("forward_pass_id") if isinstance(record, Mapping) else None
+        if not isinstance(number, int):
+            raise LoadError("key 'records' holds one without a whole 'forward_pass_id'")
         physical_LS = counts(record, "global_physical_count", (2,))
-        number = int(record["forward_pass_id"])
         logical_LE = logical_counts(physical_LS[None], map_LS)[0]
         passes[number] = passes[number] + logical_LE if number in passes else logical_LE
     return passes

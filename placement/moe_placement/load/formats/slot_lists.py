@@ -31,6 +31,11 @@ def plans_of_slots(expert_LNS: Ints, layers: Sequence[int]) -> dict[int, LayerPl
     if expert_LNS.min() < 0:
         raise PlanError(f"a slot holds expert {expert_LNS.min()}; there must be one in every slot")
     num_experts = int(expert_LNS.max()) + 1
+    if num_experts > expert_LNS[0].size:
+        raise PlanError(
+            f"a slot holds expert {num_experts - 1}, but a layer has {expert_LNS[0].size} slots; "
+            "each expert needs one at least"
+        )
     plans = {}
     for layer, expert_NS in zip(layers, expert_LNS, strict=True):
         plans[layer] = _layer_plan(expert_NS, num_experts)

@@ -17,6 +17,7 @@ from moe_placement.load.formats.slot_lists import plans_of_slots, slots_of_plans
 from moe_placement.plan import LayerPlan, PlanError
 
 _NAME = "TensorRT-LLM's load balancer file"
+_MOST = 1 << 31
 
 
 def read_load_balancer(path: Path, *, num_ranks: int) -> dict[int, LayerPlan]:
@@ -70,17 +71,21 @@ def _plans(record: Any, num_ranks: int) -> dict[int, LayerPlan]:
     ):
         raise PlanError("key 'initial_global_assignments' must map layers to experts of slots")
     num_slots = record.get("num_slots")
+    if type(num_slots) is not int or num_slots < 1:
+        raise PlanError(f"num_slots is {num_slots!r}; it must be a whole number above 0")
+    if num_ranks < 1 or num_slots % num_ranks:
+        raise PlanError(f"{num_slots} slots do not divide evenly over {num_ranks} ranks")
+    if not assigned:
+        raise PlanError("key 'initial_global_assignments' has no layers")
     for layer, experts in assigned.items():
         if not _are_whole([layer]) or not isinstance(experts, list) or not _are_whole(experts):
             raise PlanError(f"layer {layer!r} must be a number with a list of experts")
         if len(experts) != num_slots:
             raise PlanError(f"layer {layer} has {len(experts)} slots; num_slots is {num_slots}")
-    if not num_slots or num_ranks < 1 or num_slots % num_ranks:
-        raise PlanError(f"{num_slots} slots do not divide evenly over {num_ranks} ranks")
     layers = sorted(assigned)
     expert_LS = np.array([assigned[layer] for layer in layers], np.int64)
     return plans_of_slots(expert_LS.reshape(len(layers), num_ranks, -1), layers)
 
 
 def _are_whole(values: list[Any]) -> bool:
-    return all(type(value) is int for value in values)
+    return all(type(value) is int and abs(value) < _MOST for value in values)

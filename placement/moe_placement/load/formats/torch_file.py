@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.load.trace import LoadError
+from moe_placement.load.trace_file import DAMAGE
 
 _STORAGES = {
     "BoolStorage": "?",
@@ -28,8 +29,7 @@ _STORAGES = {
     "DoubleStorage": "f8",
 }
 
-# What the unpickler and the zip reader raise when bytes are missing or changed.
-_OF_DAMAGE = (EOFError, LookupError, ValueError, TypeError, AttributeError)
+_UNPICKLER_DAMAGE = (AttributeError, TypeError, pickle.UnpicklingError)
 
 
 def read_torch_file(path: Path) -> Any:
@@ -49,7 +49,7 @@ def read_torch_file(path: Path) -> Any:
                 return _Reader(file, archive, prefix).load()
     except LoadError:
         raise
-    except (pickle.UnpicklingError, zipfile.BadZipFile, *_OF_DAMAGE) as error:
+    except (*DAMAGE, *_UNPICKLER_DAMAGE) as error:
         raise LoadError(f"it is damaged, or no file of torch.save: {error}") from error
 
 

@@ -76,16 +76,18 @@ def _slots(record: Mapping[str, Any]) -> Ints:
             ]
             for layer in layers
         ]
+        sizes = {len(experts) for devices in slots for experts in devices}
     except KeyError as error:
         raise PlanError(f"key {error} is missing; is this an expert_map.json?") from error
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise PlanError(
             f"its layers and devices are not as in an expert_map.json: {error}"
         ) from error
-    sizes = {len(experts) for devices in slots for experts in devices}
     counts = {len(devices) for devices in slots}
     if len(sizes) != 1 or len(counts) != 1:
         raise PlanError(
             f"layers have {sorted(counts)} devices with {sorted(sizes)} experts; all must be alike"
         )
+    if not all(type(expert) is int for devices in slots for held in devices for expert in held):
+        raise PlanError("device_expert holds what is no whole number; it must list experts")
     return np.array(slots, np.int64)

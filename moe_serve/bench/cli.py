@@ -4,14 +4,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from moe_serve.bench import dispatch, offline
+from moe_serve.bench import dispatch, offline, placement, simulator
 from moe_serve.errors import MoeServeError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="moe_bench", description="Benchmarks of this engine.")
     commands = parser.add_subparsers(required=True)
-    for name, module in (("offline", offline), ("dispatch", dispatch)):
+    modules = (
+        ("offline", offline),
+        ("dispatch", dispatch),
+        ("placement", placement),
+        ("simulator", simulator),
+    )
+    for name, module in modules:
         command = commands.add_parser(name, help=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)

@@ -99,3 +99,61 @@ def test_weights_may_miss_one_by_rounding_only() -> None:
     with_layer(weights=((1.0, 0.25), (1.0,), (0.75 + 9e-7,))).validate()
     with pytest.raises(PlanError, match="expert 1"):
         with_layer(weights=((1.0, 0.25), (1.0,), (0.75 + 2e-6,))).validate()
+
+
+# Two workers of a rank on each side, each with all three experts.
+SPLIT = (
+    PoolPlan("big", "cuda", (0, 2), "both", "bfloat16", num_ep_groups=2),
+    PoolPlan("host", "cpu", (1, 3), "experts", "bfloat16", num_ep_groups=2),
+)
+HALVES = LayerPlan(
+    slots=((0, 1), (1, 2), (0, 2), (1,)), weights=((1.0, 0.25), (0.75, 1.0), (1.0, 1.0), (1.0,))
+)
+WORKERS = Plan("demo", 3, SPLIT, {4: HALVES})
+
+
+def test_each_ep_group_has_all_experts_to_itself() -> None:
+    WORKERS.validate()
+    assert WORKERS.ep_groups() == {0: (0, 1), 1: (2, 3)}
+    assert [WORKERS.ep_group_of(rank) for rank in range(4)] == [0, 0, 1, 1]
+    assert SPLIT[1].is_in(1)
+    assert not SPLIT[1].is_in(2)
+    assert PLAN.ep_groups() == {0: (0, 2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("plan", "sentence"),
+    [
+        (
+            replace(WORKERS, layers={4: replace(HALVES, slots=((0, 1), (1, 2), (0, 2), (0,)))}),
+            "layer 4, EP group 1: the weights of expert 0 sum to 2; they must sum to 1",
+        ),
+        (
+            replace(
+                WORKERS,
+                layers={
+                    4: LayerPlan(
+                        ((0, 1), (1, 2), (0, 2), ()), ((1.0, 0.25), (0.75, 1.0), (1.0, 1.0), ())
+                    )
+                },
+            ),
+            "layer 4, EP group 1: expert 1 is on no rank",
+        ),
+        (
+            replace(WORKERS, pools=(SPLIT[0], replace(SPLIT[1], num_ep_groups=3))),
+            "pool 'host' has 2 ranks for 3 EP groups; each must have as many",
+        ),
+        (
+            replace(WORKERS, pools=(SPLIT[0], replace(SPLIT[1], num_ep_groups=0))),
+            "pool 'host' has 2 ranks for 0 EP groups",
+        ),
+        (
+            replace(WORKERS, pools=(SPLIT[0], replace(SPLIT[1], ep_group=3))),
+            "4 EP groups must be numbered 0..3: no pool is in EP group 2",
+        ),
+    ],
+)
+def test_ep_groups_that_cannot_run_are_refused(plan: Plan, sentence: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        plan.validate()
+    assert sentence in str(caught.value)

@@ -25,6 +25,24 @@ def test_a_plan_comes_back_equal(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
+def test_ep_groups_come_back_and_older_files_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    pools = (
+        PoolPlan("left", "cuda", (0,), "prefill"),
+        PoolPlan("right", "cuda", (1, 2), "decode", ep_group=1, num_ep_groups=2),
+    )
+    layer = LayerPlan(((0, 1),) * 3, ((1.0, 1.0),) * 3)
+    plan = Plan("demo", 2, pools, {0: layer})
+    save(plan, path)
+    assert load(path) == plan
+    save(PLAN, path)
+    data = json.loads(path.read_text("utf-8"))
+    for pool in data["pools"]:
+        del pool["ep_group"], pool["num_ep_groups"]
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert load(path) == PLAN
+
+
 def test_saving_replaces_the_older_plan(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     save(PLAN, path)
@@ -71,6 +89,7 @@ def put(value: object, *keys: str | int) -> Callable[[Any], None]:
         (put("two", "num_experts"), "'num_experts' in the plan must be int, found str"),
         (put(True, "num_experts"), "'num_experts' in the plan must be int, found bool"),
         (put([1], "pools", 0), "pools[0] must be an object, found list"),
+        (put("0", "pools", 0, "ep_group"), "'ep_group' in pools[0] must be int, found str"),
         (put(["0"], "pools", 0, "ranks"), "pools[0].ranks must be a list of int"),
         (put([0.0, 1], "layers", "3", "slots", 0), "layers[3].slots must be a list of int"),
         (put(1.0, "layers", "3", "weights", 0), "layers[3].weights must be a list of float"),

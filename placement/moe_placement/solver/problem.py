@@ -16,6 +16,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+class PlacementImpossibleError(ValueError):
+    """Experts that cannot be placed: what is short, and by how much."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExpertPlacement:
     """Which expert is in which slot.
@@ -71,6 +75,8 @@ class ExpertProblem:
         group_E: expert groups that stay on one node each; empty is none.
         old: the placement in force, where there is one.
         move_bytes: most bytes of experts that may be loaded to leave `old`; None is no limit.
+        even: replicas of an expert share its rows evenly, as engines without weights route them,
+            and every slot is used.
     """
 
     rows_LE: Floats
@@ -87,3 +93,4 @@ class ExpertProblem:
     group_E: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     old: ExpertPlacement | None = None
     move_bytes: float | None = None
+    even: bool = False

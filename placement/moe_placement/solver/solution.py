@@ -23,6 +23,7 @@ class Alternative:
     Attributes:
         name: short, as in `together tp1 dp16 ep16`.
         loses_because: one clause with a figure; empty for the best one.
+        curve: the same deployment from light load to all that it serves within the objective.
         cost_per_hour: None where a price is missing.
     """
 
@@ -32,6 +33,7 @@ class Alternative:
     meets_objective: bool
     cost_per_hour: float | None = None
     loses_because: str = ""
+    curve: tuple[Prediction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,4 +57,4 @@ class Solution:
     @property
     def gap(self) -> float:
         """How much slower than the bound, as a share of it."""
-        return self.step_seconds / self.lower_bound - 1.0
+        return max(0.0, self.step_seconds / self.lower_bound - 1.0)

@@ -19,6 +19,7 @@ from moe_placement.plan import Plan
 from moe_serve.bring_up import Meeting
 from moe_serve.config.resolve import resolve
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
+from moe_serve.config.unserved import require_served
 from moe_serve.control.client import ServedModel
 from moe_serve.control.deployment import Deployment, plan_deployment, require_one_plan
 from moe_serve.control.host import memory_share
@@ -64,7 +65,7 @@ def build_rank(config: Config, meeting: Meeting) -> Rank:
     launch, exchange = meeting.launch, meeting.exchange
     pool = config.pool_of(launch.rank)
     device = together(exchange, lambda: _open(config, pool, launch))
-    config, model_json = together(exchange, lambda: _with_model(config, device.collective))
+    config, model_json = together(exchange, lambda: _with_model(config, device))
     share = memory_share(device.memory().total, device.kind, launch.local_size)
     memory = exchange.allgather_bytes(b"%d" % (pool.memory or share))
     deployment = together(
@@ -72,6 +73,7 @@ def build_rank(config: Config, meeting: Meeting) -> Rank:
     )
     require_one_plan(exchange, deployment.plan)
     collective = config.pool_of(launch.rank).collective
+    together(exchange, deployment.require_served)
     together(exchange, deployment.require_fit)
     data = together(exchange, lambda: meeting.open_data_exchange(collective, device.torch_device))
     return together(exchange, lambda: _load(config, deployment, launch.rank, device, data))
@@ -85,14 +87,17 @@ def _open(config: Config, pool: PoolConfig, launch: LaunchedWorld) -> Device:
     return device
 
 
-def _with_model(config: Config, native_collective: str) -> tuple[Config, Mapping[str, Any]]:
+def _with_model(config: Config, device: Device) -> tuple[Config, Mapping[str, Any]]:
     require_weights(config)
     (model,) = config.models
     if model.path == "demo":
         model = replace(model, name=model.name or "demo", path=str(demo_checkpoint()))
     model_json = read_model_json(model)
     config = replace(config, models=(model,))
-    return resolve(config, model_json, torch.get_num_threads(), native_collective), model_json
+    native = {device.kind: device.collective}
+    resolved = resolve(config, model_json, torch.get_num_threads(), native)
+    require_served(resolved)
+    return resolved, model_json
 
 
 def _load(

@@ -1,4 +1,7 @@
-"""`moe_serve --check`: what would run and whether it fits, without torch and without a device."""
+"""`moe_serve --check`: what would run and whether it fits, without torch and without a device.
+
+What this version cannot serve yet is priced like the rest, and said.
+"""
 
 import sys
 from typing import Any
@@ -6,6 +9,7 @@ from typing import Any
 from moe_serve.check_report import CheckReport, print_report
 from moe_serve.config.resolve import choices, resolve
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
+from moe_serve.config.unserved import unserved
 from moe_serve.config.validate import COLLECTIVES, DEMO
 from moe_serve.control.deployment import plan_deployment
 from moe_serve.control.host import gpu_memory, host_memory, memory_share, threads_per_rank
@@ -26,15 +30,16 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
         return 0
     num_local_ranks = world.local_size if world.is_launched else config.num_ranks
     model_json = _model_json(config.models[0])
-    collective = COLLECTIVES[config.pools[0].device][0]
-    resolved = resolve(config, model_json, threads_per_rank(num_local_ranks), collective)
+    native = {kind: names[0] for kind, names in COLLECTIVES.items()}
+    resolved = resolve(config, model_json, threads_per_rank(num_local_ranks), native)
     device_bytes = [
         count
         for index, pool in enumerate(config.pools)
         for count in [_device_bytes(index, pool, num_local_ranks)] * pool.ranks
     ]
     deployment = plan_deployment(resolved, model_json, device_bytes)
-    report = CheckReport(resolved, deployment, tuple(choices(config, resolved)))
+    later = (*unserved(resolved), *deployment.unserved)
+    report = CheckReport(resolved, deployment, tuple(choices(config, resolved)), later)
     if as_json:
         sys.stdout.write(report.to_json() + "\n")
     else:
@@ -53,7 +58,11 @@ def _device_bytes(index: int, pool: PoolConfig, num_local_ranks: int) -> int:
     """What one rank of the pool may use: as declared, else of this host's devices."""
     if pool.memory:
         return pool.memory
-    found = host_memory() if pool.device == "cpu" else gpu_memory()
+    found: int | None = None
+    if pool.device == "cpu":
+        found = host_memory()
+    elif pool.device == "cuda":
+        found = gpu_memory()
     if found is None:
         raise ConfigError(
             f"pools[{index}].memory: this host shows no {pool.device} device to ask; "

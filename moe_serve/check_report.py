@@ -38,19 +38,22 @@ class CheckReport:
     """Attributes:
     config: resolved.
     chosen: (key, value) of what `auto` became.
+    unserved: a sentence for each setting that this version cannot serve yet.
     """
 
     config: Config
     deployment: Deployment
     chosen: tuple[tuple[str, Any], ...]
+    unserved: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """One object: model, plan, ranks, chosen, problems; sizes are in bytes."""
+        """One object: model, plan, ranks, chosen, unserved, problems; sizes are in bytes."""
         content = {
             "model": self._model(),
             "plan": self._plan(),
             "ranks": [_rank(memory, self.deployment.plan) for memory in self.deployment.memories],
             "chosen": dict(self.chosen),
+            "unserved": list(self.unserved),
             "problems": list(self.deployment.problems),
         }
         return json.dumps(content, indent=2)
@@ -91,6 +94,8 @@ def print_report(report: CheckReport, file: TextIO) -> None:
         console.print(_memory_table(groups[start : start + _GROUPS_PER_TABLE]))
     for key, value in report.chosen:
         console.print(f"chosen  {key}: {value}", markup=False)
+    for sentence in report.unserved:
+        console.print(f"warning  this version cannot serve it yet: {sentence}", markup=False)
     problems = report.deployment.problems
     for problem in problems:
         console.print(f"does not fit  {problem}", markup=False)

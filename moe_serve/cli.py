@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str], world: LaunchedWorld) -> int:
 
 
 def _check(options: argparse.Namespace, world: LaunchedWorld) -> int:
-    config = load_config(options.config, options.set)
+    config = load_config(options.config, options.set, to_serve=False)
     if world.is_launched:
         check_world_size(config, world)
     from moe_serve.check import check

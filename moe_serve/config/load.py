@@ -7,21 +7,25 @@ from typing import Any
 
 from moe_serve.config.document import read_document
 from moe_serve.config.fields import build
-from moe_serve.config.tree import Config, ModelConfig
+from moe_serve.config.tree import Config, ModelConfig, PlacementConfig
+from moe_serve.config.unserved import require_served
 from moe_serve.config.validate import BUILTIN, DEMO, validate
 from moe_serve.errors import ConfigError, MoeServeError
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, to_serve: bool = True
+) -> Config:
     """Read, override, check.
 
     Args:
         overrides: `section.key=value` with a YAML value; list entries by number, as in
             `pools.0.ranks=4`.
+        to_serve: refuse what can be checked but not served.
 
     Raises:
         ConfigError: names the key, the value and what was expected instead.
-        UnsupportedError: names what this version does not do.
+        UnsupportedError: names what this version does not serve.
     """
     source = Path(path)
     document = read_document(source, overrides)
@@ -29,9 +33,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         config = build(Config, _with_models(document), "")
         config = replace(config, models=tuple(map(_with_absolute_path, config.models)))
         validate(config)
+        if to_serve:
+            require_served(config)
     except MoeServeError as error:
         raise type(error)(f"{source}: {error}") from error
-    return config
+    return replace(config, placement=_beside(source, config.placement))
 
 
 def _with_models(document: dict[str, Any]) -> dict[str, Any]:
@@ -48,3 +54,10 @@ def _with_absolute_path(model: ModelConfig) -> ModelConfig:
     if model.path == DEMO or model.path.startswith(BUILTIN):
         return model
     return replace(model, path=str(Path(model.path).expanduser().absolute()))
+
+
+def _beside(source: Path, placement: PlacementConfig) -> PlacementConfig:
+    """Plan and trace are looked for from the config's own folder, so that they move together."""
+    plan = placement.plan if placement.plan == "auto" else str(source.parent / placement.plan)
+    load = str(source.parent / placement.load) if placement.load else ""
+    return replace(placement, plan=plan, load=load)

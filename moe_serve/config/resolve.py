@@ -14,7 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def resolve(
-    config: Config, model_json: Mapping[str, Any], threads_per_rank: int, native_collective: str
+    config: Config,
+    model_json: Mapping[str, Any],
+    threads_per_rank: int,
+    native_collectives: Mapping[str, str],
 ) -> Config:
     """The config with nothing left to choose but what depends on free memory.
 
@@ -25,7 +28,7 @@ def resolve(
         model_json: the model's config.json.
         threads_per_rank: CPU threads of each of this host's ranks, where a pool names none and
             `deterministic` does not ask for 1.
-        native_collective: of the pools' device kind.
+        native_collectives: of each device kind among the pools.
 
     Raises:
         ConfigError: the model's config.json does not say what `auto` follows, or contradicts
@@ -33,9 +36,7 @@ def resolve(
     """
     model = _resolve_model(config.models[0], model_json)
     threads = 1 if config.deterministic else threads_per_rank
-    pools = tuple(_resolve_pool(pool, model, threads, native_collective) for pool in config.pools)
-    for index, pool in enumerate(pools):
-        _check_weights(f"pools[{index}]", pool, model)
+    pools = tuple(_resolve_pool(pool, model, threads, native_collectives) for pool in config.pools)
     _check_one_collective(pools)
     resolved = replace(config, models=(model,), pools=pools)
     for key, value in choices(config, resolved):
@@ -71,32 +72,26 @@ def _resolve_model(model: ModelConfig, model_json: Mapping[str, Any]) -> ModelCo
 
 
 def _resolve_pool(
-    pool: PoolConfig, model: ModelConfig, threads: int, native_collective: str
+    pool: PoolConfig, model: ModelConfig, threads: int, native_collectives: Mapping[str, str]
 ) -> PoolConfig:
+    auto = pool.collective == "auto"
     return replace(
         pool,
         weights=model.dtype if pool.weights == "auto" else pool.weights,
-        collective=native_collective if pool.collective == "auto" else pool.collective,
+        collective=native_collectives[pool.device] if auto else pool.collective,
         threads=pool.threads or threads,
     )
 
 
-def _check_weights(where: str, pool: PoolConfig, model: ModelConfig) -> None:
-    if pool.weights != model.dtype:
-        raise ConfigError(
-            f"{where}.weights: {pool.weights} differs from model.dtype, which is {model.dtype}; "
-            f"this version stores weights in the model's dtype, so leave {where}.weights out or "
-            f"set model.dtype to {pool.weights}"
-        )
-
-
 def _check_one_collective(pools: Sequence[PoolConfig]) -> None:
-    if len({pool.collective for pool in pools}) > 1:
-        found = ", ".join(f"{pool.name}: {pool.collective}" for pool in pools)
-        raise ConfigError(
-            "pools[..].collective: pools of one expert-parallel group exchange over one "
-            f"collective, got {found}; set it to the same in all pools"
-        )
+    for kind in {pool.device for pool in pools}:
+        alike = [pool for pool in pools if pool.device == kind]
+        if len({pool.collective for pool in alike}) > 1:
+            found = ", ".join(f"{pool.name}: {pool.collective}" for pool in alike)
+            raise ConfigError(
+                f"pools[..].collective: {kind} pools exchange over one collective, got {found}; "
+                "set it to the same in all of them"
+            )
 
 
 def _dtype(model_json: Mapping[str, Any]) -> str:

@@ -1,10 +1,13 @@
 """The config: one frozen tree from one YAML file; see `load.py` for how it is read.
 
-The annotations are the schema: `fields.py` reads types, units and ranges from them.
+The annotations are the schema: `fields.py` reads types, units and ranges from them. It can say
+more than this version serves: `--check` prices all of it and says what is not served yet.
 """
 
 from dataclasses import dataclass, field
 from typing import Annotated
+
+from moe_placement.model.formats import FORMATS
 
 from moe_serve.config.rules import NotEmpty, OneOf, Range
 from moe_serve.config.units import Bytes, BytesPerSecond, Seconds
@@ -14,9 +17,7 @@ Count = Annotated[int, Range(1)]
 CountOrAuto = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1, above=True)]
 Dtype = Annotated[str, OneOf(("auto", "float32", "bfloat16", "float16"))]
-WeightFormat = Annotated[
-    str, OneOf(("auto", "float32", "bfloat16", "float16", "fp8", "int8", "int4"))
-]
+WeightFormat = Annotated[str, OneOf(("auto", *FORMATS))]
 DeviceKind = Annotated[str, OneOf(("cpu", "cuda", "npu", "emulated"))]
 Role = Annotated[str, OneOf(("both", "prefill", "decode", "experts"))]
 Collective = Annotated[str, OneOf(("auto", "mpi", "gloo", "nccl", "hccl"))]
@@ -44,7 +45,7 @@ class ModelConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionConfig:
     """Attributes:
-    tensor_parallel: ranks that share one copy of the attention weights; 1 in this version.
+    tensor_parallel: ranks that share one copy of the attention weights; this version serves 1.
     """
 
     tensor_parallel: Count = 1
@@ -55,13 +56,14 @@ class PoolConfig:
     """Like devices under one name.
 
     Attributes:
-        device: the kind that its ranks drive, one each: cpu or cuda in this version.
-        role: which phase its ranks do; `both` in this version.
-        weights: format that weights are stored in; this version has the model's dtype alone,
+        device: the kind that its ranks drive, one each; this version serves cpu or cuda, one
+            kind in all pools.
+        role: which phase its ranks do; this version serves `both`.
+        weights: format that weights are stored in; this version serves the model's dtype alone,
             which auto is.
         memory: bytes each rank may use; 0 asks the device.
-        collective: what its ranks exchange tokens over: mpi or gloo on CPUs, nccl on GPUs; auto
-            asks the device. The same in all pools.
+        collective: what its ranks exchange tokens over: mpi or gloo on CPUs, nccl on GPUs,
+            hccl on NPUs; auto asks the device. The same in all pools of one device kind.
         threads: CPU threads of each rank; 0 shares the host's cores evenly among its ranks, or
             is 1 where `deterministic` asks for one order of adding.
     """
@@ -79,9 +81,10 @@ class PoolConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkConfig:
-    """A link between two unlike pools, which this version does not have.
+    """A link between two unlike pools, which this version does not serve.
 
     Attributes:
+        between: names of the pools.
         bandwidth: bytes per second.
         latency: seconds.
     """
@@ -96,9 +99,10 @@ class PlacementConfig:
     """Where experts go.
 
     Attributes:
-        plan: `auto`, or a plan file.
-        redundancy: extra expert slots, as a share of the experts; 0 in this version.
-        load: expert load trace for the automatic plan; none in this version.
+        plan: `auto`, or a plan file, from the config's own folder.
+        redundancy: replicas of busy experts, as a share of the experts; needs `load`.
+        load: expert load trace (.npz), from the config's own folder, by which the automatic plan
+            gives all ranks as many rows; without one it splits experts evenly.
     """
 
     plan: Text = "auto"

@@ -1,13 +1,12 @@
 """Config and model to what will run: spec, plan, and what each rank's memory must hold."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from moe_placement.equal_split import equal_split
 from moe_placement.memory.rank_memory import RankMemory, check_model, rank_memory
 from moe_placement.memory.report import fit_problems
 from moe_placement.model.architectures import UnsupportedModelError
@@ -17,6 +16,8 @@ from moe_placement.plan import Plan, PlanError, PoolPlan, Role
 from moe_placement.plan_file import load
 
 from moe_serve.config.tree import Config
+from moe_serve.config.unserved import unserved_architecture
+from moe_serve.control.automatic_plan import automatic_plan
 from moe_serve.control.together import Gathering
 from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
 
@@ -41,6 +42,28 @@ class Deployment:
     def problems(self) -> tuple[str, ...]:
         """A sentence for each pool in which a rank lacks room."""
         return fit_problems(self.memories)
+
+    @property
+    def unserved(self) -> tuple[str, ...]:
+        """A sentence for each thing in model and plan that this version does not serve."""
+        return (*unserved_architecture(self.spec.architecture), *self._unserved_groups())
+
+    def _unserved_groups(self) -> Iterator[str]:
+        groups = self.plan.ep_groups()
+        if len(groups) > 1:
+            yield (
+                f"placement.plan: this version serves one expert-parallel group, the plan has "
+                f"{len(groups)}; serve one of them, with its pools and layers alone"
+            )
+
+    def require_served(self) -> None:
+        """Refuse to run a plan that can only be checked.
+
+        Raises:
+            UnsupportedError: what of it this version does not serve.
+        """
+        for sentence in self.unserved:
+            raise UnsupportedError(sentence)
 
     def require_fit(self) -> None:
         """Refuse to run what does not fit.
@@ -75,7 +98,8 @@ def plan_deployment(
             for rank, device_bytes in enumerate(device_bytes_by_rank)
         )
     except PlanError as error:
-        raise PlacementError(f"placement.plan: {error}") from error
+        key = "load" if config.placement.load else "plan"
+        raise PlacementError(f"placement.{key}: {error}") from error
     assert len(memories) == plan.num_ranks
     return Deployment(spec, plan, memories)
 
@@ -127,7 +151,7 @@ def pool_plans(config: Config) -> tuple[PoolPlan, ...]:
 def _plan(config: Config, spec: ModelSpec) -> Plan:
     pools = pool_plans(config)
     if config.placement.plan == "auto":
-        return equal_split(config.models[0].name, spec.num_experts, spec.moe_layers, pools)
+        return automatic_plan(config.models[0].name, spec, pools, config.placement)
     plan = load(Path(config.placement.plan))
     check_model(plan, spec)
     if plan.model != config.models[0].name:
@@ -138,7 +162,8 @@ def _plan(config: Config, spec: ModelSpec) -> Plan:
             config.models[0].name,
         )
     for planned, wanted in zip(plan.pools, pools, strict=False):
-        if planned != wanted:
+        # Which EP group a rank is in, the plan alone says.
+        if replace(planned, ep_group=0, num_ep_groups=1) != wanted:
             raise PlanError(
                 f"{config.placement.plan} has {planned}, the config has {wanted}; make them agree"
             )

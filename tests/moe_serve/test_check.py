@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moe_placement.plan import LayerPlan, Plan, PoolPlan
+from moe_placement.plan_file import save
 from rich.console import Console
 
 from moe_serve.check import check
@@ -133,6 +135,58 @@ def test_ranks_of_a_host_share_its_memory(
     assert [rank["device_bytes"] for rank in found["ranks"]] == [200 * 2**30] * 2
 
 
+MIXED = (
+    "pools=[{name: ascend, device: npu, ranks: 32, role: prefill, weights: int8, memory: 64GB},"
+    " {name: hopper, device: cuda, ranks: 16, role: decode, weights: fp8, memory: 141GB}]"
+)
+
+
+def test_what_is_not_served_yet_is_priced_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(CONFIGS / "deepseek_v3.yaml", [MIXED], to_serve=False)
+    assert check(config, ALONE, as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["problems"] == []
+    ascend, hopper = found["ranks"][0], found["ranks"][-1]
+    assert (ascend["device_bytes"], hopper["device_bytes"]) == (64 * 10**9, 141 * 10**9)
+    parameters = found["model"]["parameters"]
+    # One byte an element, and the scales of its blocks.
+    for rank in (ascend, hopper):
+        assert rank["attention"] == pytest.approx(parameters["attention"], rel=0.01)
+    said = " ".join(found["unserved"])
+    for part in ("one device kind", '"npu"', '"prefill"', '"decode"', "not int8", "not fp8"):
+        assert said.count(part) == 1, part
+    assert check(config, ALONE, as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("warning  this version cannot serve it yet: ") == len(found["unserved"])
+    assert "fits  every rank has room for its part" in printed
+
+
+def test_a_shipped_config_is_served_without_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked(capsys, "qwen3_moe.yaml")["unserved"] == []
+
+
+def test_a_plan_of_several_groups_is_checked_and_not_served(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pools = "pools=[{name: host, device: cpu, ranks: 2, memory: 120GiB, weights: bfloat16}]"
+    text = (CONFIGS / "mixtral.yaml").read_text()
+    (tmp_path / "two.yaml").write_text(text)
+    whole = tuple(range(8))
+    placement = LayerPlan((whole, whole), ((1.0,) * 8,) * 2)
+    pool = PoolPlan("host", "cpu", (0, 1), num_ep_groups=2)
+    save(
+        Plan("mixtral_8x7b", 8, (pool,), dict.fromkeys(range(32), placement)), tmp_path / "two.json"
+    )
+    config = load_config(
+        tmp_path / "two.yaml", [pools, "model.path=builtin:mixtral_8x7b", "placement.plan=two.json"]
+    )
+    assert check(config, ALONE, as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    (said,) = found["unserved"]
+    assert "one expert-parallel group, the plan has 2" in said
+    assert found["ranks"][0]["experts"] == 2 * found["model"]["parameters"]["experts"]
+
+
 def test_other_ranks_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     config = load_config(CONFIGS / "deepseek_v3.yaml")
     world = LaunchedWorld(rank=1, size=16, local_rank=1, local_size=16, is_launched=True)
@@ -147,7 +201,7 @@ def uneven() -> CheckReport:
     from moe_serve.control.model_json import read_model_json
 
     model_json = read_model_json(config.models[0])
-    resolved = resolve(config, model_json, 1, "nccl")
+    resolved = resolve(config, model_json, 1, {"cuda": "nccl"})
     deployment: Deployment = plan_deployment(resolved, model_json, [2**40] * 7)
     return CheckReport(resolved, deployment, ())
 

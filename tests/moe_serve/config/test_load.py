@@ -9,6 +9,7 @@ import pytest
 from moe_serve.config.fields import build
 from moe_serve.config.load import load_config
 from moe_serve.config.tree import LinkConfig
+from moe_serve.config.unserved import unserved
 from moe_serve.errors import ConfigError, UnsupportedError
 
 SMALL = "model: {path: demo}\npools: [{name: host, device: cpu, ranks: 2}]\n"
@@ -48,7 +49,7 @@ def test_every_key_is_read(write: Write) -> None:
     )
     assert (right.ranks, right.role, config.num_ranks) == (1, "both", 3)
     assert config.models[0].name == "tiny"
-    assert (config.links, config.placement.plan) == ((), "plan.json")
+    assert (config.links, Path(config.placement.plan).name) == ((), "plan.json")
     assert (config.scheduler.max_waiting, config.scheduler.max_live) == (9, 64 + 9)
     assert config.cache.memory_fraction == 1.0
     assert isinstance(config.cache.memory_fraction, float)
@@ -247,9 +248,7 @@ def test_an_override_without_a_place_is_refused(refusal: Refusal, override: str,
         ("pools.0.weights=int8", "this version computes in float32, bfloat16 or float16, not int8"),
         ("pools.0.weights=fp8", "float16, not fp8; leave the key out to store weights in the"),
         ("pools.0.weights=int4", "pools[0].weights: this version computes in float32,"),
-        ("links=[{between: [host, x], bandwidth: 1GB/s}]", "no links to declare, got 1; remove"),
-        ("placement.redundancy=0.125", "the automatic plan of this version has no replicas"),
-        ("placement.load=x.npz", "placement.load: the automatic plan of this version"),
+        ("links=[{between: [host, host], bandwidth: 1GB/s}]", "no links to declare, got 1; remove"),
     ],
 )
 def test_what_a_later_version_may_do_is_refused_plainly(
@@ -261,11 +260,37 @@ def test_what_a_later_version_may_do_is_refused_plainly(
     assert said in str(caught.value)
 
 
+def test_what_is_not_served_can_be_loaded_to_be_checked(write: Write) -> None:
+    mixed = (
+        "pools=[{name: a, device: npu, role: prefill, weights: int8},"
+        " {name: b, device: cuda, role: decode, attention: {tensor_parallel: 2}, ranks: 2}]"
+    )
+    link = "links=[{between: [a, b], bandwidth: 25GB/s}]"
+    config = load_config(write(SMALL), [mixed, link], to_serve=False)
+    assert [pool.weights for pool in config.pools] == ["int8", "auto"]
+    said = list(unserved(config))
+    for part in ("one device kind", '"npu"', '"prefill"', '"decode"', "int8", "got 2", "links:"):
+        assert sum(part in sentence for sentence in said) == 1, part
+    assert len(said) == 7
+    with pytest.raises(UnsupportedError, match="one device kind, got cuda and npu"):
+        load_config(write(SMALL), [mixed, link])
+
+
+def test_a_plan_file_is_looked_for_beside_the_config(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(SMALL), ["placement.plan=plans/a.json"])
+    assert config.placement.plan == str(tmp_path / "plans/a.json")
+    assert load_config(write(SMALL), ["placement.plan=/a.json"]).placement.plan == "/a.json"
+    assert load_config(write(SMALL), ["placement.load=x.npz"]).placement.load == (
+        str(tmp_path / "x.npz")
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("pools=[{name: a, device: cpu}, {name: a, device: cpu}]", '2 pools are named "a"'),
         ("pools.0.collective=nccl", "pools[0].collective: nccl does not join cpu ranks; use auto"),
+        ("links=[{between: [host, x], bandwidth: 1}]", 'links[0].between: there is no pool "x"'),
         ("links=[{between: [host], bandwidth: 1}]", "links[0].between: expected 2 entries, got 1"),
         ("links=[{between: [a, b], bandwidth: 0}]", "links[0].bandwidth: expected above 0"),
         ("links=[{between: [a, b], bandwidth: 5us}]", "expected a rate such as 25GB/s"),
@@ -287,6 +312,10 @@ def test_keys_that_contradict_one_another_are_refused(
         (
             ("placement.plan=plan.json", "placement.load=x.npz"),
             "placement.load: the plan file plan.json says already where experts",
+        ),
+        (
+            ("placement.redundancy=0.125",),
+            "placement.redundancy: 0.125 of the experts may have replicas, those that a load trace",
         ),
         (
             ("deterministic=true", "pools.0.threads=2"),

@@ -188,4 +188,5 @@ def _limits(
         max_tokens_per_step=_MAX_TOKENS_PER_STEP * groups,
         max_sequences=_MAX_SEQUENCES,
         kv_tokens=free / token * groups * parallelism.pipeline_stages,
+        num_groups=float(groups),
     )

@@ -145,12 +145,16 @@ def _mix(ratio: float, share: float) -> float:
 
 
 def step_parts(price: StepPrice, shape: StepShape) -> dict[str, float]:
-    """Seconds of a step by part; they do not overlap and sum to the step."""
+    """Seconds of a step by part; they do not overlap and sum to the step.
+
+    What attention groups do for themselves lasts as long as in the fullest of them.
+    """
     prompt, sequences = shape.prefill_tokens, shape.decode_sequences
     decoded = sequences * shape.decode_tokens_per_sequence
     tokens = prompt + decoded
+    fullest = prompt * shape.prefill_imbalance + decoded
     dense = _overlap(
-        price.dense_read, tokens * price.dense_token + decoded * price.logits, price.dense_overlap
+        price.dense_read, fullest * price.dense_token + decoded * price.logits, price.dense_overlap
     )
     touched = price.experts * (1 - (1 + tokens * price.chosen_share) ** -price.popularity_shape)
     rows = tokens * price.expert_rows + touched * price.expert_tile
@@ -159,8 +163,8 @@ def step_parts(price: StepPrice, shape: StepShape) -> dict[str, float]:
         "dense": dense,
         "experts": experts,
         "attention": _attention(price, shape, decoded),
-        "elements": tokens * price.token,
-        "exchange": price.exchange_fixed + tokens * price.exchange_token,
+        "elements": fullest * price.token,
+        "exchange": price.exchange_fixed + fullest * price.exchange_token,
         "kernels": price.kernels,
         "host": sequences * price.sequence,
     }
@@ -172,7 +176,7 @@ def _attention(price: StepPrice, shape: StepShape, decoded: float) -> float:
     read = sequences * (context * price.far_read + near * price.near_read + price.state)
     compute = decoded * (context * price.far_decode + near * price.near_decode)
     before = shape.prefill_context
-    prefill = shape.prefill_tokens * (
+    prefill = (shape.prefill_tokens * shape.prefill_imbalance) * (
         before * price.far_prefill + _least(before, price.near_reach) * price.near_prefill
     )
     return _overlap(read, compute, price.dense_overlap) + prefill

@@ -1,5 +1,7 @@
 """The step cost model: seconds of one step of a worker of like devices, by mechanism."""
 
+from dataclasses import replace
+
 from moe_placement.cost.coefficients import Coefficients
 from moe_placement.cost.parallelism import Parallelism
 from moe_placement.cost.price import StepPrice, step_parts, step_price
@@ -49,10 +51,8 @@ class StepModel:
     def _micro_batch(self, shape: StepShape) -> StepShape:
         if self._stages == 1:
             return shape
-        return StepShape(
+        return replace(
+            shape,
             prefill_tokens=shape.prefill_tokens / self._stages,
-            prefill_context=shape.prefill_context,
             decode_sequences=shape.decode_sequences / self._stages,
-            decode_context=shape.decode_context,
-            decode_tokens_per_sequence=shape.decode_tokens_per_sequence,
         )

@@ -13,6 +13,7 @@ class StepShape:
         decode_sequences: sequences that decode in this step.
         decode_context: tokens in the cache of each of them, in the mean.
         decode_tokens_per_sequence: more than 1 with speculation, which verifies several.
+        prefill_imbalance: prompt tokens of the fullest attention group over the mean of all.
     """
 
     prefill_tokens: float = 0.0
@@ -20,6 +21,7 @@ class StepShape:
     decode_sequences: float = 0.0
     decode_context: float = 0.0
     decode_tokens_per_sequence: float = 1.0
+    prefill_imbalance: float = 1.0
 
     @property
     def num_tokens(self) -> float:

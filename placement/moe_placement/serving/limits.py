@@ -12,11 +12,13 @@ class ServingLimits:
             chunked.
         max_sequences: requests under way at most.
         kv_tokens: tokens that the caches hold together.
+        num_groups: attention groups; a prompt is computed in one of them.
     """
 
     max_tokens_per_step: float = 8192.0
     max_sequences: float = 1024.0
     kv_tokens: float = 1e9
+    num_groups: float = 1.0
 
     def sequences(self, tokens_each: float) -> float:
         """Requests under way at most, each holding so many tokens in the mean."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from moe_placement.serving.limits import ServingLimits
-from moe_placement.serving.mixture import Mixture, RequestShape, Seconds, least, mix_steps
+from moe_placement.serving.mixture import Mixture, RequestShape, Seconds, greatest, least, mix_steps
 from moe_placement.serving.queue import loop_wait
 
 _ROUNDS = 16
@@ -36,7 +36,7 @@ def settle_loop(
     admitted = least(clients, limits.sequences(request.held))
     decoding = admitted
     for _ in range(_ROUNDS):
-        mixture = mix_steps(seconds, request, limits.max_tokens_per_step, decoding)
+        mixture = mix_steps(seconds, request, limits, decoding)
         answer = request.steps * mixture.mean
         cycle = mixture.residual + mixture.service + answer
         waiting = loop_wait(admitted, mixture.slot, cycle)
@@ -51,6 +51,9 @@ def opening_burst(
     seconds: Seconds, request: RequestShape, admitted: float, limits: ServingLimits
 ) -> float:
     """Mean seconds to the first token where all clients of a loop start at once."""
-    chunk = least(limits.max_tokens_per_step, admitted * request.prompt)
-    slot = seconds(request.step(chunk, admitted / 2)) * request.prompt / chunk
+    budget, groups = limits.max_tokens_per_step, limits.num_groups
+    chunk = least(budget, admitted * request.prompt)
+    fullest = least(request.prompt, budget / groups) * groups
+    imbalance = greatest(chunk, fullest) / chunk
+    slot = seconds(request.step(chunk, admitted / 2, imbalance)) * request.prompt / chunk
     return slot * (admitted + 1) / 2

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moe_placement.cost.step_shape import StepShape
+from moe_placement.serving.limits import ServingLimits
 
 Seconds = Callable[[StepShape], float]
 
@@ -32,14 +33,19 @@ class RequestShape:
         """Tokens in the cache, in the mean over the request's life."""
         return self.prompt + self.cached + self.steps * self.tokens_per_step / 2
 
-    def step(self, prefill: float, decoding: float) -> StepShape:
-        """A step with so many prompt tokens and decoding sequences."""
+    def step(self, prefill: float, decoding: float, imbalance: float = 1.0) -> StepShape:
+        """A step with so many prompt tokens and decoding sequences.
+
+        Args:
+            imbalance: prompt tokens of the fullest attention group over the mean.
+        """
         return StepShape(
             prefill_tokens=prefill,
             prefill_context=self.cached + self.prompt / 2,
             decode_sequences=decoding,
             decode_context=self.held,
             decode_tokens_per_sequence=self.tokens_per_step,
+            prefill_imbalance=imbalance,
         )
 
 
@@ -63,22 +69,30 @@ class Mixture:
     spread: float
 
 
-def mix_steps(seconds: Seconds, request: RequestShape, budget: float, decoding: float) -> Mixture:
+def mix_steps(
+    seconds: Seconds, request: RequestShape, limits: ServingLimits, decoding: float
+) -> Mixture:
     """Each decode step lets `decoding / steps` prompts in, which come in chunks of whole prompts
-    or of the budget of tokens, whichever is less, or of all that one step must take."""
-    alone = least(request.prompt, budget)
+    or of the budget of tokens, whichever is less, or of all that one step must take.
+
+    A prompt is in one attention group, whose devices the others wait for unless they have
+    prompts of their own; its experts are on the devices of all groups.
+    """
+    budget, groups = limits.max_tokens_per_step, limits.num_groups
+    alone = least(request.prompt, budget / groups)
     demand = decoding / request.steps * request.prompt
     chunk = least(budget, greatest(alone, demand))
     share = demand / chunk
     plain_share = greatest(1 - share, 0.0)
     plain = seconds(request.step(0.0, decoding))
-    mixed = seconds(request.step(chunk, decoding))
+    full = greatest(chunk, alone * groups)
+    mixed = seconds(request.step(chunk, decoding, full / chunk))
     mean = plain_share * plain + share * mixed
     return Mixture(
         mean=mean,
         residual=(plain_share * plain**2 + share * mixed**2) / (2 * mean),
-        service=seconds(request.step(alone, decoding)) * request.prompt / alone,
-        slot=mixed * request.prompt / chunk,
+        service=seconds(request.step(alone, decoding, groups)) * request.prompt / alone,
+        slot=seconds(request.step(full, decoding)) * request.prompt / full,
         spread=(mixed - plain) * (share / request.steps) ** 0.5,
     )
 

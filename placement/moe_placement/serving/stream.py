@@ -31,11 +31,11 @@ def settle_stream(
     """As many sequences decode as come while one answer lasts (Little's law)."""
     most = limits.sequences(request.held)
     decoding = min(most, rate * request.steps * seconds(request.step(0.0, 1.0)))
-    mixture = mix_steps(seconds, request, limits.max_tokens_per_step, decoding)
+    mixture = mix_steps(seconds, request, limits, decoding)
     for _ in range(_ROUNDS):
         wanted = rate * request.steps * mixture.mean
         decoding += _DAMPING * (min(most, wanted) - decoding)
-        mixture = mix_steps(seconds, request, limits.max_tokens_per_step, decoding)
+        mixture = mix_steps(seconds, request, limits, decoding)
     load = rate * mixture.slot
     wanted = rate * request.steps * mixture.mean
     return StreamState(

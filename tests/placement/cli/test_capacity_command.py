@@ -65,7 +65,7 @@ def test_its_files_are_of_the_cluster_that_it_found(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, page = tmp_path / "least.yaml", tmp_path / "least.html"
-    words = ("--rate", "60", "--runnable", "--output", config, "--report", page)
+    words = ("--rate", "40", "--runnable", "--output", config, "--report", page)
     done = run("capacity", *PRICED, *words)
     assert (done.code, done.err) == (0, "")
     assert f"wrote {config}" in done.out

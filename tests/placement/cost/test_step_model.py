@@ -7,7 +7,9 @@ from moe_placement.cost.coefficients import ENGINES, Coefficients
 from moe_placement.cost.parallelism import Parallelism
 from moe_placement.cost.step_model import StepModel
 from moe_placement.cost.step_shape import StepShape
+from moe_placement.hardware.catalogue import find_device
 from moe_placement.hardware.device import DeviceSpec
+from moe_placement.model.catalogue import find_model
 from moe_placement.model.spec import ModelSpec
 
 MakeModel = Callable[..., StepModel]
@@ -115,3 +117,14 @@ def test_a_call_takes_under_twenty_microseconds(make_model: MakeModel) -> None:
             model.seconds(DECODE)
         best = min(best, (time.process_time() - start) / 1000)
     assert best < 20e-6
+
+
+def test_an_attention_group_that_is_fuller_holds_up_its_own_parts_alone() -> None:
+    groups = Parallelism(data_parallel=8, expert_parallel=8)
+    spec, device = find_model("mixtral_8x7b"), find_device("h200_sxm")
+    model = StepModel(spec, device, groups, "bfloat16", "bfloat16", Coefficients())
+    even = StepShape(prefill_tokens=4000, prefill_context=2000)
+    spread, lone = model.parts(even), model.parts(replace(even, prefill_imbalance=8.0))
+    assert lone["experts"] == spread["experts"]
+    assert lone["attention"] == pytest.approx(8 * spread["attention"])
+    assert lone["dense"] > 2 * spread["dense"]

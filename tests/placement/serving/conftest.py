@@ -21,7 +21,8 @@ class LinearTimer:
         if not shape.num_tokens:
             return 0.0
         decoding = shape.decode_sequences * self.sequence
-        return self.fixed + shape.prefill_tokens * self.prompt_token + decoding
+        fullest = shape.prefill_tokens * shape.prefill_imbalance
+        return self.fixed + fullest * self.prompt_token + decoding
 
 
 MakeWorkload = Callable[..., Workload]

@@ -138,3 +138,26 @@ def test_an_opening_burst_waits_for_half_of_all_prompts(
 ) -> None:
     burst = opening_burst(timer.seconds, request_shape(make_workload()), 100, ROOMY)
     assert burst == pytest.approx(50 * 1000 * 20e-6, rel=0.15)
+
+
+def test_a_lone_prompt_leaves_the_other_attention_groups_idle(
+    timer: StepTimer, make_workload: MakeWorkload
+) -> None:
+    grouped = ServingLimits(num_groups=8)
+    one, many = (
+        predict_together(timer, make_workload(rate=0.01), limits=limits)
+        for limits in (ROOMY, grouped)
+    )
+    prefill = timer.seconds(StepShape(prefill_tokens=8 * 1000, decode_sequences=0.01))
+    assert many.ttft == pytest.approx(prefill, rel=0.05)
+    assert many.ttft > 3 * one.ttft
+
+
+def test_prompts_in_every_attention_group_waste_nothing(
+    timer: StepTimer, make_workload: MakeWorkload
+) -> None:
+    crowd = make_workload(output_tokens=101, concurrency=1000)
+    one, many = (
+        predict_together(timer, crowd, limits=ServingLimits(num_groups=groups)) for groups in (1, 8)
+    )
+    assert many.request_rate == pytest.approx(one.request_rate, rel=1e-2)

@@ -179,4 +179,5 @@ def _limits(
         max_tokens_per_step=float(constraints.max_tokens_per_step * groups),
         max_sequences=float(constraints.max_sequences * groups),
         kv_tokens=float(min(held)),
+        num_groups=float(groups),
     )

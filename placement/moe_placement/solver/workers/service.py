@@ -109,7 +109,7 @@ def rate_bound(candidate: Candidate, phase: Phase, demand: Demand) -> float:
         return 0.0
     if phase == "decode":
         return batch / (request.steps * seconds(request.step(0.0, batch)))
-    mixture = mix_steps(seconds, request, candidate.limits.max_tokens_per_step, batch)
+    mixture = mix_steps(seconds, request, candidate.limits, batch)
     return batch / (request.steps * mixture.mean)
 
 
@@ -120,10 +120,9 @@ def batch_bound(candidate: Candidate, phase: Phase, demand: Demand) -> float:
     most = candidate.full_batch(request)
     if phase == "decode":
         return _largest(lambda size: seconds(request.step(0.0, size)) <= limit, most)
-    budget = candidate.limits.max_tokens_per_step
 
     def holds(size: float) -> bool:
-        mixture = mix_steps(seconds, request, budget, size)
+        mixture = mix_steps(seconds, request, candidate.limits, size)
         return mixture.mean <= limit and size * mixture.slot <= request.steps * mixture.mean
 
     return _largest(holds, most)

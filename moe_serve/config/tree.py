@@ -21,6 +21,7 @@ WeightFormat = Annotated[str, OneOf(("auto", *FORMATS))]
 DeviceKind = Annotated[str, OneOf(("cpu", "cuda", "npu", "emulated"))]
 Role = Annotated[str, OneOf(("both", "prefill", "decode", "experts"))]
 Collective = Annotated[str, OneOf(("auto", "mpi", "gloo", "nccl", "hccl"))]
+Wire = Annotated[str, OneOf(("auto", "float32", "bfloat16", "float16", "int8"))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,9 @@ class PoolConfig:
             hccl on NPUs; auto asks the device. The same in all pools of one device kind.
         threads: CPU threads of each rank; 0 shares the host's cores evenly among its ranks, or
             is 1 where `deterministic` asks for one order of adding.
+        hardware: what the planner takes its ranks for: a device of the catalogue by name, or a
+            device file (.yaml, from the config's own folder) as `moe_plan calibrate` writes it.
+            What an emulated pool emulates.
     """
 
     name: Text
@@ -76,22 +80,26 @@ class PoolConfig:
     memory: Bytes = 0
     collective: Collective = "auto"
     threads: CountOrAuto = 0
+    hardware: str = ""
     attention: AttentionConfig = field(default_factory=AttentionConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkConfig:
-    """A link between two unlike pools, which this version does not serve.
+    """A link between two pools; pools of one EP group need one.
 
     Attributes:
         between: names of the pools.
         bandwidth: bytes per second.
         latency: seconds.
+        wire: precision in which tokens cross it; auto is the model's dtype, which loses nothing;
+            int8 has a scale for each row.
     """
 
     between: tuple[str, str]
     bandwidth: BytesPerSecond
     latency: Seconds = 0.0
+    wire: Wire = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +111,18 @@ class PlacementConfig:
         redundancy: replicas of busy experts, as a share of the experts; needs `load`.
         load: expert load trace (.npz), from the config's own folder, by which the automatic plan
             gives all ranks as many rows; without one it splits experts evenly.
+        record: file (.npz) that gets the expert load of the run when the server drains.
+        rebalance_every: seconds after which a new plan for the load of late is considered; 0
+            never moves an expert.
+        move_bytes_per_step: weights that each rank may take in beside one step while experts move.
     """
 
     plan: Text = "auto"
     redundancy: Annotated[float, Range(0)] = 0.0
     load: str = ""
+    record: str = ""
+    rebalance_every: Seconds = 0.0
+    move_bytes_per_step: Bytes = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +174,41 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorldConfig:
+    """How the ranks of several mpiruns find one another; one mpirun alone needs none of it.
+
+    Attributes:
+        address: host:port where the process of plan rank 0 waits for the others.
+        secret: file with a secret that all of them hold; a loopback address may do without.
+        wait: seconds after which a world that is not complete is given up.
+    """
+
+    address: str = ""
+    secret: str = ""
+    wait: Seconds = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulationConfig:
+    """Attributes:
+    time_scale: all declared times of emulated devices and links last so many times longer.
+    """
+
+    time_scale: Annotated[float, Range(0, above=True)] = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyConfig:
+    """Attributes:
+    max_kl: the largest Kullback-Leibler divergence, in nats per token, of the served model's
+        next-token distribution from the float32 reference's; looked at before serving. 0 does
+        not look.
+    """
+
+    max_kl: Annotated[float, Range(0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything `moe_serve` is told; `model:` in the file is short for one entry of models."""
 
@@ -169,6 +219,9 @@ class Config:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    emulation: EmulationConfig = field(default_factory=EmulationConfig)
+    accuracy: AccuracyConfig = field(default_factory=AccuracyConfig)
     deterministic: bool = False
 
     @property

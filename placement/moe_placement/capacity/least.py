@@ -1,5 +1,6 @@
 """The least purchase that serves a rate, for each class of plan and each group on its own."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from moe_placement.solver.pools.rates import Rates
 from moe_placement.solver.pools.search import CLASSES, PlanClass, undominated
 from moe_placement.solver.solve import make_exact, rough_kinds
 from moe_placement.solver.workers.candidates import Progress
-from moe_placement.solver.workers.worker import Deployment, Workers
+from moe_placement.solver.workers.worker import Deployment, Phase, Workers
 
 # Corrections of the rate asked of the integer program, whose prefill rates are estimates.
 _CORRECTIONS = 4
@@ -105,6 +106,21 @@ def least(
             return _trimmed(Purchase(found, _price(found, nodes_G)), offers, nodes_G, rates)
         asked *= 1.02 * wanted / max(served, wanted / 2)
     return None
+
+
+def in_pairs(
+    purchase: Purchase, devices_G: Sequence[int], nodes_G: Sequence[NodePrice]
+) -> Iterator[Purchase]:
+    """The same with a second worker in each phase that has one alone, if devices are left."""
+    counts = {(one.kind, one.phase): one.count for one in purchase.deployment.workers}
+    in_phase = Counter[Phase]()
+    for one in purchase.deployment.workers:
+        in_phase[one.phase] += one.count
+    paired = {key: 2 if in_phase[key[1]] == 1 else count for key, count in counts.items()}
+    deployment = Deployment.of(paired)
+    used = deployment.devices_of_groups()
+    if paired != counts and all(count <= devices_G[group] for group, count in used.items()):
+        yield Purchase(deployment, _price(deployment, nodes_G))
 
 
 def _questions(market: Market) -> Iterator[tuple[PlanClass, list[Offer]]]:

@@ -1,13 +1,14 @@
 """The cheapest or smallest cluster and plan for a request rate within an objective."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.capacity.answer import CapacityAnswer
-from moe_placement.capacity.least import Purchase, least_of_classes
+from moe_placement.capacity.least import Purchase, in_pairs, least_of_classes
 from moe_placement.capacity.pareto import pareto_points
 from moe_placement.capacity.subset import subset
 from moe_placement.cost.coefficients import Coefficients, load_coefficients
@@ -18,10 +19,11 @@ from moe_placement.solver.constraints import ConstraintError, Constraints
 from moe_placement.solver.pools.counts import NodePrice
 from moe_placement.solver.pools.deployment_service import meets_demand, predict
 from moe_placement.solver.pools.load_curve import load_curve
-from moe_placement.solver.pools.question import Market, ask, open_market
+from moe_placement.solver.pools.proposals import Proposal, find_proposals
+from moe_placement.solver.pools.question import Market, ask
 from moe_placement.solver.pools.shortage import rate_shortage
 from moe_placement.solver.solution import Alternative
-from moe_placement.solver.solve import best_in, find_best, finish
+from moe_placement.solver.solve import find_best, finish
 from moe_placement.solver.workers.candidates import Progress
 from moe_placement.solver.workers.worker import Deployment
 
@@ -57,34 +59,46 @@ def find_capacity(
     nodes_G = _node_prices(cluster, goal)
     if workload.rate <= 0:
         raise ConstraintError("capacity is planned for a request rate; give the workload a rate")
-    market = open_market(
-        ask(
-            spec,
-            cluster,
-            workload,
-            objective or Objective(),
-            constraints or Constraints(),
-            coefficients or load_coefficients(),
-            load,
-            merges=False,
-        ),
-        progress=progress,
+    question = ask(
+        spec,
+        cluster,
+        workload,
+        objective or Objective(),
+        constraints or Constraints(),
+        coefficients or load_coefficients(),
+        load,
+        merges=False,
     )
-    found = least_of_classes(market, nodes_G, seed, progress)
-    if not found:
-        most = find_best(market, seed)
-        served = market.rates.capacity(best_in(most, market.rates))
-        raise rate_shortage(market.question.context, served, workload.rate)
-    chosen = min(found, key=lambda one: one.order)
-    small, deployment = subset(market, chosen.deployment)
+    search = partial(_purchases, nodes_G=nodes_G, seed=seed, progress=progress)
+    found = find_proposals(question, search, hand_out=subset, progress=progress)
+    market = found[0].market
+    small, deployment = subset(market, found[0].deployment)
     solution = finish(small, deployment, find_best(small, seed), seed, model)
     _tell(progress, "plan", 1, 1)
     return CapacityAnswer(
         cluster=small.question.context.cluster,
         solution=solution,
-        alternatives=_alternatives(market, chosen, found, goal),
+        alternatives=_alternatives(
+            market, [one.found for one in found if one.market is market], goal
+        ),
         pareto=pareto_points(market),
     )
+
+
+def _purchases(
+    market: Market, nodes_G: Sequence[NodePrice], seed: int, progress: Progress | None
+) -> Iterator[Proposal[Purchase]]:
+    """The least purchase of each class and group; where replicas must be spread over workers,
+    with two workers of each phase, too."""
+    question = market.question
+    found = least_of_classes(market, nodes_G, seed, progress)
+    if not found:
+        served = max(map(market.rates.capacity, find_best(market, seed).values()))
+        raise rate_shortage(question.context, served, question.demand.workload.rate)
+    if question.constraints.spread and not question.constraints.is_one_worker:
+        found += [two for one in found for two in in_pairs(one, question.group_sizes, nodes_G)]
+    for one in found:
+        yield Proposal(market, one.deployment, one.order, one)
 
 
 def _node_prices(cluster: ClusterSpec, goal: Goal) -> list[NodePrice]:
@@ -101,14 +115,13 @@ def _node_prices(cluster: ClusterSpec, goal: Goal) -> list[NodePrice]:
 
 
 def _alternatives(
-    market: Market, chosen: Purchase, found: Sequence[Purchase], goal: Goal
+    market: Market, ranked: Sequence[Purchase], goal: Goal
 ) -> tuple[Alternative, ...]:
-    ranked = sorted(found, key=lambda one: (one is not chosen, one.order))
     distinct: dict[Deployment, Purchase] = {}
     for one in ranked:
         distinct.setdefault(one.deployment, one)
     return tuple(
-        _alternative(market, chosen, one, goal)
+        _alternative(market, ranked[0], one, goal)
         for one in list(distinct.values())[:_MOST_ALTERNATIVES]
     )
 

@@ -15,7 +15,7 @@ from moe_placement.solver.workers.worker import Deployment, WorkerKind
 def subset(market: Market, deployment: Deployment) -> tuple[Market, Deployment]:
     """The market on whole nodes of the used groups alone, and the deployment in its numbers."""
     question = market.question
-    cluster = _needed(question.context.cluster, deployment)
+    cluster = _needed(question.context.cluster, deployment, question.constraints.spread)
     used = sorted(deployment.devices_of_groups())
     number = {old: new for new, old in enumerate(used)}
     devices_G = [group.num_devices for group in cluster.groups]
@@ -46,11 +46,16 @@ def subset(market: Market, deployment: Deployment) -> tuple[Market, Deployment]:
     return small, Deployment.of(counts)
 
 
-def _needed(cluster: ClusterSpec, deployment: Deployment) -> ClusterSpec:
+def _needed(cluster: ClusterSpec, deployment: Deployment, spread: bool) -> ClusterSpec:
+    """Nodes are taken from as many failure domains as there are, where replicas are spread."""
     groups = []
     for index, count in sorted(deployment.devices_of_groups().items()):
         group = cluster.groups[index]
-        groups.append(replace(group, num_nodes=-(-count // group.devices_per_node)))
+        num_nodes = -(-count // group.devices_per_node)
+        nodes_each = group.nodes_per_failure_domain
+        if spread:
+            nodes_each = -(-num_nodes // -(-group.num_nodes // nodes_each))
+        groups.append(replace(group, num_nodes=num_nodes, nodes_per_failure_domain=nodes_each))
     names = {group.name for group in groups}
     links = tuple(link for link in cluster.links if set(link.between) <= names)
     return ClusterSpec(groups=tuple(groups), links=links)

@@ -1,6 +1,7 @@
 """How much traffic a given cluster serves within an objective, and by which plan."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from moe_placement.model.spec import ModelSpec
 from moe_placement.serving.workload import Objective, Workload
 from moe_placement.solver.constraints import Constraints
 from moe_placement.solver.pools.deployment_service import meets_demand, predict
-from moe_placement.solver.pools.question import Market, ask, open_market
-from moe_placement.solver.solve import MARGIN, best_in, find_best, finish
+from moe_placement.solver.pools.proposals import find_proposals
+from moe_placement.solver.pools.question import Market, ask
+from moe_placement.solver.solve import MARGIN, finish, propose
 from moe_placement.solver.workers.candidates import Progress
 from moe_placement.solver.workers.worker import Deployment
 
@@ -43,23 +45,19 @@ def find_traffic(
         ConstraintError: a constraint names what the cluster has not.
     """
     stream = replace(workload, rate=0.0, concurrency=0)
-    market = open_market(
-        ask(
-            spec,
-            cluster,
-            stream,
-            objective or Objective(),
-            constraints or Constraints(),
-            coefficients or load_coefficients(),
-            load,
-        ),
-        progress=progress,
+    question = ask(
+        spec,
+        cluster,
+        stream,
+        objective or Objective(),
+        constraints or Constraints(),
+        coefficients or load_coefficients(),
+        load,
     )
-    by_class = find_best(market, seed)
-    best = best_in(by_class, market.rates)
-    rate = highest_rate(*market.handed_out(best))
-    market = market.at_rate(rate)
-    solution = finish(market, best, by_class, seed, model)
+    best = find_proposals(question, partial(propose, seed=seed), progress=progress)[0]
+    rate = highest_rate(*best.market.handed_out(best.deployment))
+    market = best.market.at_rate(rate)
+    solution = finish(market, best.deployment, best.found, seed, model)
     return TrafficAnswer(
         request_rate=rate,
         throughput=rate * workload.output_tokens,

@@ -28,6 +28,7 @@ class StepPrice:
         expert_rows: that one token gives the device in one layer.
         expert_tile: rows of padding for each expert that is touched.
         expert_row: of one row in every layer, as the fullest device has it.
+        fullest_rows: rows of the fullest device over the mean, from step to step.
         state: of reading and writing the recurrent states of one sequence.
         far_read: of one token of one decoding sequence's context.
         far_decode: of one decoded token's products with one token of context.
@@ -52,6 +53,7 @@ class StepPrice:
     expert_rows: float
     expert_tile: float
     expert_row: float
+    fullest_rows: float
     state: float
     far_read: float
     far_decode: float
@@ -109,6 +111,7 @@ def _experts(work: StepWork, terms: StepTerms, c: Coefficients, pace: float) -> 
         "expert_rows": work.expert_rows,
         "expert_tile": c.expert_tile,
         "expert_row": work.moe_layers * work.expert_flops * fullest / rate,
+        "fullest_rows": fullest,
     }
 
 
@@ -156,7 +159,7 @@ def step_parts(price: StepPrice, shape: StepShape) -> dict[str, float]:
     dense = _overlap(
         price.dense_read, fullest * price.dense_token + decoded * price.logits, price.dense_overlap
     )
-    touched = price.experts * (1 - (1 + tokens * price.chosen_share) ** -price.popularity_shape)
+    touched = experts_touched(price, tokens)
     rows = tokens * price.expert_rows + touched * price.expert_tile
     experts = _overlap(touched * price.experts_read, rows * price.expert_row, price.experts_overlap)
     return {
@@ -168,6 +171,13 @@ def step_parts(price: StepPrice, shape: StepShape) -> dict[str, float]:
         "kernels": price.kernels,
         "host": sequences * price.sequence,
     }
+
+
+def experts_touched(price: StepPrice, tokens: float) -> float:
+    """Experts of a layer on the device that at least one of the worker's tokens chooses."""
+    idle = (1 + tokens * price.chosen_share) ** -price.popularity_shape
+    touched: float = price.experts * (1 - idle)
+    return touched
 
 
 def _attention(price: StepPrice, shape: StepShape, decoded: float) -> float:

@@ -1,26 +1,13 @@
 """What a device and an engine bring to a step's price, before any coefficient."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from moe_placement.cost.coefficients import ENGINES, Coefficients
 from moe_placement.cost.parallelism import Parallelism
 from moe_placement.hardware.device import DeviceSpec
+from moe_placement.hardware.products import attention_product, product_format
 from moe_placement.model.formats import attention_format, find_format
 from moe_placement.model.spec import ModelSpec
-
-# What weights are multiplied in; 4-bit integers are unpacked to 16 bits everywhere.
-_PRODUCTS: Mapping[str, str] = MappingProxyType(
-    {
-        "nvfp4": "fp4",
-        "mxfp4": "fp4",
-        "fp8_channel": "fp8",
-        "int4": "bfloat16",
-        "int4_group32": "bfloat16",
-    }
-)
-_UNPACKED = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +51,11 @@ def step_terms(
     kv_format: str,
     engine: str,
 ) -> StepTerms:
-    """Terms of one device under one engine; an unknown engine is the mean of those known."""
+    """Terms of one device under one engine; an unknown engine is the mean of those known.
+
+    Raises:
+        HardwareError: the device cannot compute with these weights.
+    """
     dense_format = attention_format(weight_format, has_experts=bool(spec.num_experts))
     expert_product = product_format(device, weight_format)
     shares = {
@@ -74,8 +65,8 @@ def step_terms(
         bandwidth=device.bandwidth,
         dense_peak=device.flops[product_format(device, dense_format)],
         expert_peak=device.flops[expert_product],
-        attention_peak=device.flops[product_format(device, "bfloat16")],
-        decode_peak=device.flops[product_format(device, kv_format)],
+        attention_peak=device.flops[attention_product(device, "bfloat16")],
+        decode_peak=device.flops[attention_product(device, kv_format)],
         narrow=float(expert_product == "fp4"),
         wide=float(find_format(weight_format).bits == 8),
         newer=float("fp4" in device.flops),
@@ -91,15 +82,6 @@ def of_engine(terms: StepTerms, coefficients: Coefficients, name: str) -> float:
     values = (getattr(coefficients, f"{name}_{engine}") for engine in ENGINES)
     total: float = sum(share * value for share, value in zip(shares, values, strict=True))
     return total
-
-
-def product_format(device: DeviceSpec, weight_format: str) -> str:
-    """The format that a device multiplies in: that of the weights where it has units for it,
-    else the one that they unpack to."""
-    product = _PRODUCTS.get(weight_format, weight_format)
-    if product in device.flops:
-        return product
-    return next((name for name in _UNPACKED if name in device.flops), next(iter(device.flops)))
 
 
 def _seconds_per_byte(device: DeviceSpec, num_devices: int) -> float:

@@ -3,39 +3,23 @@
 from statistics import fmean
 
 from moe_placement.hardware.device import DeviceSpec, ExpertCurve, ExpertEfficiency, Plane
-from moe_placement.hardware.section import HardwareError
-from moe_placement.model.formats import FORMATS, find_format
+from moe_placement.hardware.products import product_format
+from moe_placement.model.formats import find_format
 
 # Permute, two grouped products, activation, and weighting of the rows.
 _KERNELS_PER_LAYER = 4
 # Reading and multiplying overlap in part: times add up as a norm of this order (1 would be their
 # sum, infinity their maximum), of which a plane where both are equal is a lower bound.
 _OVERLAP_ORDER = 1.5
-# Kinds of formats that are unpacked on the way to a product in another one. Kernels that unpack
-# FP4 exist for NVIDIA's devices only.
-_UNPACKED = {"float16": "bfloat16", "int4": "bfloat16"}
-_UNPACKED_ON_CUDA = {"fp4": "bfloat16"}
 
 
-def supported_formats(device: DeviceSpec) -> tuple[str, ...]:
-    """Weight formats whose experts the device can compute, natively or by unpacking them."""
-    return tuple(name for name, kept in FORMATS.items() if _product(device, kept.kind) is not None)
-
-
-def product_format(device: DeviceSpec, weight_format: str) -> str:
-    """The format, among the device's own, in which it multiplies weights kept in another one.
+def measured_curve(device: DeviceSpec, weight_format: str) -> ExpertCurve | None:
+    """What the device was seen to need with weights of a format, if it was.
 
     Raises:
-        HardwareError: it cannot; weights must be converted to one of `supported_formats`.
         FormatError: no such format.
     """
-    chosen = _product(device, find_format(weight_format).kind)
-    if chosen is None:
-        raise HardwareError(
-            f"{device.name} cannot compute with {weight_format} weights; convert them to one of "
-            f"{', '.join(supported_formats(device))}"
-        )
-    return chosen
+    return device.curves.get(find_format(weight_format).kind)
 
 
 def expert_curve(device: DeviceSpec, weight_format: str) -> ExpertCurve:
@@ -45,7 +29,7 @@ def expert_curve(device: DeviceSpec, weight_format: str) -> ExpertCurve:
         HardwareError: the device cannot compute with that format.
         FormatError: no such format.
     """
-    measured = device.curves.get(find_format(weight_format).kind)
+    measured = measured_curve(device, weight_format)
     return measured if measured is not None else derived_curve(device, weight_format)
 
 
@@ -69,12 +53,6 @@ def derived_curve(device: DeviceSpec, weight_format: str) -> ExpertCurve:
             Plane(fixed, both * per_byte, both * per_flop),
         )
     )
-
-
-def _product(device: DeviceSpec, kind: str) -> str | None:
-    others = _UNPACKED | (_UNPACKED_ON_CUDA if device.kind == "cuda" else {})
-    chosen = kind if kind in device.flops else others.get(kind)
-    return chosen if chosen in device.flops else None
 
 
 def _reached(device: DeviceSpec, kind: str) -> ExpertEfficiency:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from moe_placement.hardware.cluster import ClusterSpec
-from moe_placement.hardware.curves import supported_formats
+from moe_placement.hardware.products import supported_formats
 from moe_placement.plan import Plan, Role
 
 Phases = Literal["any", "together", "apart"]

@@ -15,6 +15,7 @@ from moe_placement.solver.experts.layout import LEAST_SHARE
 from moe_placement.solver.experts.migrate import migrate
 from moe_placement.solver.experts.possible import check_possible, even_slots, most_slots
 from moe_placement.solver.experts.rank_cost import RankCosts
+from moe_placement.solver.experts.risk import seconds_to_choose_by
 from moe_placement.solver.problem import ExpertPlacement, ExpertProblem, Floats
 
 
@@ -25,6 +26,8 @@ class PlacementResult:
     lower_bound: of step_seconds, for any placement and any weights.
     layer_seconds_L: the slowest rank's seconds in each layer.
     layer_bound_L: their lower bounds.
+    expected_L: seconds of each layer that placements are chosen by: where drift is minded, what
+        it is expected to make of them; else layer_seconds_L.
     binding: what step_seconds is due to: "expert bytes", "tokens (FLOPs)", "link", "fixed costs",
         "slots", "groups", "domains" or "bytes to move".
     moved_bytes: of experts to load, coming from the old placement; 0 without one.
@@ -35,6 +38,7 @@ class PlacementResult:
     lower_bound: float
     layer_seconds_L: Floats
     layer_bound_L: Floats
+    expected_L: Floats
     binding: str
     moved_bytes: float = 0.0
 
@@ -82,6 +86,7 @@ def place_experts(problem: ExpertProblem, *, seed: int = 0) -> PlacementResult:
         lower_bound=float(bounds.seconds_L.sum()),
         layer_seconds_L=seconds_L,
         layer_bound_L=bounds.seconds_L,
+        expected_L=seconds_to_choose_by(costs, layout, bounds.seconds_L),
         binding=what_binds(problem, costs, bounds, layout, fresh_seconds),
         moved_bytes=moved,
     )

@@ -5,7 +5,8 @@ the step model, or from a placement where devices are unlike; counts of workers 
 integer program; experts are then placed worker by worker on the true cost.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ from moe_placement.solver.constraints import Constraints
 from moe_placement.solver.pools.counts import Offer
 from moe_placement.solver.pools.deployment_service import served
 from moe_placement.solver.pools.explain import explain
-from moe_placement.solver.pools.plan_builder import PlanBuilder, workers_are_spread
-from moe_placement.solver.pools.question import Market, ask, open_market
-from moe_placement.solver.pools.rank_layout import lay_out
+from moe_placement.solver.pools.plan_builder import PlanBuilder
+from moe_placement.solver.pools.proposals import Proposal, find_proposals
+from moe_placement.solver.pools.question import Market, ask
 from moe_placement.solver.pools.rates import Rates
 from moe_placement.solver.pools.search import (
     CLASSES,
@@ -85,13 +86,15 @@ def solve(
         coefficients or load_coefficients(),
         load,
     )
-    market = open_market(question, progress=progress)
+    best = find_proposals(question, partial(propose, seed=seed), progress=progress)[0]
+    return finish(best.market, best.deployment, best.found, seed, model)
+
+
+def propose(market: Market, seed: int) -> Iterator[Proposal[ByClass]]:
+    """The best deployment of each class; that comes first which is worth the most."""
     by_class = find_best(market, seed)
-    if constraints.spread and not _is_spread(market, best_in(by_class, market.rates)):
-        market = open_market(question, copies=2, progress=progress)
-        by_class = find_best(market, seed)
-    best = best_in(by_class, market.rates)
-    return finish(market, best, by_class, seed, model)
+    for deployment in by_class.values():
+        yield Proposal(market, deployment, (-_value(deployment, market.rates),), by_class)
 
 
 def finish(market: Market, best: Deployment, by_class: ByClass, seed: int, model: str) -> Solution:
@@ -142,11 +145,10 @@ def find_best(market: Market, seed: int) -> ByClass:
     return by_class
 
 
-def best_in(by_class: ByClass, rates: Rates) -> Deployment:
-    """The class that is worth the most; in a closed loop, whose clients get the most."""
-    if rates.demand.workload.concurrency:
-        return max(by_class.values(), key=lambda one: served(one, rates))
-    return max(by_class.values(), key=lambda one: worth(one, rates))
+def _value(deployment: Deployment, rates: Rates) -> float:
+    """What a deployment is worth; in a closed loop, what its clients get."""
+    is_closed = bool(rates.demand.workload.concurrency)
+    return served(deployment, rates) if is_closed else worth(deployment, rates)
 
 
 def expert_placer(market: Market, tokens: Mapping[WorkerKind, float], seed: int) -> ExpertPlacer:
@@ -198,9 +200,3 @@ def make_exact(market: Market, kind: WorkerKind, seed: int) -> None:
     rates.replace(
         place_candidate(question.context, rates.candidates[kind], sampled, result.placement)
     )
-
-
-def _is_spread(market: Market, best: Deployment) -> bool:
-    whole, handed = market.handed_out(best)
-    layout = lay_out(whole.question.context.cluster, handed, spread=True)
-    return workers_are_spread(whole.question.context, layout)

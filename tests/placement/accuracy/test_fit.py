@@ -72,6 +72,7 @@ def test_what_the_rows_say_nothing_of_stays_near_its_prior(fitted: Coefficients)
         assert getattr(fitted, name) == pytest.approx(prior, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_few_wild_rows_do_not_bend_the_fit(rows: tuple[Row, ...], fitted: Coefficients) -> None:
     wild = tuple(replace(row, measured_tpot=row.measured_tpot * 5) for row in rows[:2])
     bent = fit((*wild, *rows[2:]), max_steps=6)

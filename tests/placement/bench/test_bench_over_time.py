@@ -19,3 +19,5 @@ def test_unlike_devices_over_time() -> None:
     eplb_bytes = rows["32 h20", "eplb"]["gb_moved"]
     assert rows["32 h20", "ours, 1/4 of eplb's bytes"]["gb_moved"] <= eplb_bytes / 4
     assert max(row["over_eplb"] for row in rows.values()) < 1.1
+    for placer in ("ours", "ours, from nothing"):
+        assert rows["32 h20", placer]["over_eplb"] < 1.005

@@ -8,7 +8,7 @@ from moe_placement.cost.parallelism import Parallelism
 from moe_placement.cost.step_model import StepModel
 from moe_placement.cost.step_shape import StepShape
 from moe_placement.hardware.catalogue import find_device
-from moe_placement.hardware.device import DeviceSpec
+from moe_placement.hardware.device import DeviceSpec, ExpertCurve, Plane
 from moe_placement.model.catalogue import find_model
 from moe_placement.model.spec import ModelSpec
 
@@ -128,3 +128,19 @@ def test_an_attention_group_that_is_fuller_holds_up_its_own_parts_alone() -> Non
     assert lone["experts"] == spread["experts"]
     assert lone["attention"] == pytest.approx(8 * spread["attention"])
     assert lone["dense"] > 2 * spread["dense"]
+
+
+def test_experts_that_were_measured_cost_what_was_measured(
+    make_model: MakeModel, qwen: ModelSpec, hopper: DeviceSpec
+) -> None:
+    curve = ExpertCurve((Plane(1e-4, 2e-13, 0.0), Plane(0.0, 0.0, 4e-15)))
+    device = replace(hopper, curves={"fp8": curve})
+    model = make_model(device=device, parallelism=Parallelism())
+    flops = qwen.flops_per_token["experts"] * PREFILL.prefill_tokens
+    rows = curve.seconds(0.0, flops / len(qwen.moe_layers)) * len(qwen.moe_layers)
+    assert model.parts(PREFILL)["experts"] == pytest.approx(rows)
+    before = make_model(parallelism=Parallelism()).parts(PREFILL)
+    assert {**model.parts(PREFILL), "experts": 0.0} == {**before, "experts": 0.0}
+    channels = make_model(device=device, weight_format="fp8_channel").parts(DECODE)
+    assert channels["experts"] > len(qwen.moe_layers) * curve.planes[0].fixed
+    assert channels["experts"] != make_model(weight_format="fp8_channel").parts(DECODE)["experts"]

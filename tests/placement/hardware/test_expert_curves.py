@@ -10,13 +10,9 @@ from dataclasses import replace
 
 import pytest
 from moe_placement.hardware.catalogue import find_device, load_catalogue
-from moe_placement.hardware.curves import (
-    derived_curve,
-    expert_curve,
-    product_format,
-    supported_formats,
-)
+from moe_placement.hardware.curves import derived_curve, expert_curve
 from moe_placement.hardware.device import ExpertCurve, Plane
+from moe_placement.hardware.products import attention_product, product_format, supported_formats
 from moe_placement.hardware.section import HardwareError
 from moe_placement.model.formats import format_bytes
 
@@ -129,6 +125,27 @@ def test_formats_that_must_be_converted(device: str, weight_format: str) -> None
     assert weight_format not in supported_formats(found)
     with pytest.raises(HardwareError, match=f"cannot compute with {weight_format}.*bfloat16"):
         expert_curve(found, weight_format)
+
+
+def test_what_is_unpacked_to_16_bits_is_unpacked_to_32_where_there_are_no_others() -> None:
+    plain = replace(find_device("epyc_9965"), flops={"float32": 1e12})
+    assert {product_format(plain, name) for name in ("int4", "float16", "bfloat16")} == {"float32"}
+    assert "int8" not in supported_formats(plain)
+
+
+@pytest.mark.parametrize(
+    ("device", "cache_format", "product"),
+    [
+        ("h200", "fp8", "fp8"),
+        ("a100", "fp8", "bfloat16"),
+        ("h200", "float32", "bfloat16"),
+        ("epyc_9965", "float32", "float32"),
+    ],
+)
+def test_a_cache_is_unpacked_where_weights_would_be_refused(
+    device: str, cache_format: str, product: str
+) -> None:
+    assert attention_product(find_device(device), cache_format) == product
 
 
 def test_unpacked_weights_save_reading_but_no_products() -> None:

@@ -1,9 +1,7 @@
 """What a calibration measured becomes a device that files may name."""
 
-from typing import Any
-
 import pytest
-from hardware_files import WriteFile
+from hardware_files import WriteFile, measurement, point
 from moe_placement.hardware.catalogue import find_device
 from moe_placement.hardware.curves import expert_curve
 from moe_placement.hardware.device_file import device_text, figures_of
@@ -11,39 +9,6 @@ from moe_placement.hardware.measured_device import Surroundings, measured_device
 from moe_placement.hardware.section import HardwareError
 
 AROUND = Surroundings(link_latency=5e-6, network_bandwidth=25e9, network_latency=1e-5)
-EXPERT_BYTES = 2 * 3 * 2048 * 768
-
-
-def point(experts: int, rows: int, held_out: bool) -> dict[str, Any]:
-    """Reading at 20 GB/s, multiplying at 200 GFLOP/s, one after the other, and 0.1 ms."""
-    num_bytes, num_flops = experts * EXPERT_BYTES, experts * rows * EXPERT_BYTES
-    return {
-        "experts": experts,
-        "rows": rows,
-        "bytes": num_bytes,
-        "flops": num_flops,
-        "seconds": 1e-4 + num_bytes / 20e9 + num_flops / 200e9,
-        "held_out": held_out,
-    }
-
-
-def measurement(num_experts: int = 4) -> dict[str, Any]:
-    seen = [point(1 << power, rows, False) for power in range(num_experts) for rows in (1, 8, 64)]
-    unseen = [point(3, rows, True) for rows in (4, 32)]
-    return {
-        "device": "cpu",
-        "processor": "Made Up 9000",
-        "threads": 2,
-        "torch": "2.13.0",
-        "date": "2026-01-01T00:00:00+00:00",
-        "num_devices": 1,
-        "memory_bytes": 64 << 30,
-        "hidden": 2048,
-        "expert_width": 768,
-        "stream_bandwidth": 25e9,
-        "exchange_bandwidth": 10e9,
-        "formats": {"bfloat16": {"flops": 220e9, "points": seen + unseen}},
-    }
 
 
 def test_peaks_and_shares() -> None:

@@ -20,6 +20,7 @@ from moe_placement.solver.experts.old_layout import (
 )
 from moe_placement.solver.experts.rank_cost import RankCosts
 from moe_placement.solver.experts.relabel import relabelled
+from moe_placement.solver.experts.risk import seconds_to_choose_by
 from moe_placement.solver.experts.split_weights import split_weights
 from moe_placement.solver.experts.spread import keep_standing_by
 from moe_placement.solver.problem import ExpertProblem, Floats, Ints, PlacementImpossibleError
@@ -41,8 +42,8 @@ def migrate(
     Each layer has a way of local search from the old replicas, weights split anew, and the fresh
     layout, its like ranks renamed to keep what they hold. Layers advance along the lower convex
     hull of seconds against bytes, the steepest stretch of all layers first, while bytes last, and
-    stop where more bytes gain next to nothing. So the result is never slower than staying, and
-    never over budget.
+    stop where more bytes gain next to nothing. So the result is never expected to be slower than
+    staying, and is never over budget.
 
     Raises:
         PlacementImpossibleError: experts without a rank need more bytes than the budget.
@@ -51,7 +52,8 @@ def migrate(
     held_LNE = holdings(problem.old, problem.rows_LE.shape[1], len(problem.slots_N))
     way = _Way.walk(problem, costs, bounds, held_LNE, num_slots, rng)
     fresh = relabelled(problem, costs, fresh, held_LNE)
-    seconds_IL = np.concatenate([way.seconds_IL, fresh.slowest(costs)[None]])
+    renewed_L = seconds_to_choose_by(costs, fresh, bounds.seconds_L)
+    seconds_IL = np.concatenate([way.seconds_IL, renewed_L[None]])
     bytes_IL = np.concatenate(
         [way.bytes_IL, moved_bytes(fresh, held_LNE, problem.expert_bytes_N)[None]]
     )
@@ -90,12 +92,14 @@ class _Way:
             num_moves=0 if len(problem.group_E) else _NUM_MOVES,
             domain_N=problem.domain_N if problem.spread else None,
         )
-        seconds = [np.where(keeps_L, layout.slowest(costs), np.inf)]
+        least_L = bounds.seconds_L
+        seconds = [np.where(keeps_L, seconds_to_choose_by(costs, layout, least_L), np.inf)]
         moved = [moved_bytes(layout, held_LNE, problem.expert_bytes_N)]
         changes = []
         for change in search.steps(costs, layout, rng):
             changes.append(change)
-            seconds.append(np.where(keeps_L, layout.slowest(costs), np.inf))
+            needed_L = seconds_to_choose_by(costs, layout, least_L)
+            seconds.append(np.where(keeps_L, needed_L, np.inf))
             moved.append(moved_bytes(layout, held_LNE, problem.expert_bytes_N))
         return _Way(layout, changes, np.stack(seconds), np.stack(moved))
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from moe_placement.solver.experts.bound import LayerBounds
 from moe_placement.solver.experts.clusters import clustered
@@ -19,6 +18,7 @@ from moe_placement.solver.experts.level_weights import level_weights
 from moe_placement.solver.experts.local_search import Search
 from moe_placement.solver.experts.longest_first import longest_first
 from moe_placement.solver.experts.rank_cost import RankCosts
+from moe_placement.solver.experts.risk import seconds_at_risk, seconds_to_choose_by
 from moe_placement.solver.experts.split_weights import split_weights
 from moe_placement.solver.experts.wrap_around import wrap_around
 from moe_placement.solver.problem import ExpertProblem, Floats, Ints
@@ -31,8 +31,6 @@ _LEVELLING_STEPS = 60
 _MOST_GREEDY = 30_000_000
 _FEW_EXPERTS = 1024
 _EVEN_WORK = 6_000_000
-# Standard deviation of an expert's rows over their mean, from one plan to the next.
-_VARIATION = 0.15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +59,17 @@ class Packer:
         if self._is_small and not self.costs.per_read_PN.any():
             is_safer_L = self._prefer_even(best, rng)
         self._polish(best, ~is_safer_L, rng)
+        if self._is_small and self.costs.per_read_PN.any():
+            self._prefer_greedy(best)
         return best
+
+    def _prefer_greedy(self, best: Layout) -> None:
+        """Take equal replicas where they are expected to be faster in the end."""
+        layers = np.arange(len(self.problem.rows_LE))
+        greedy, least_L = self._greedy(layers), self.bounds.seconds_L
+        seconds_L = seconds_to_choose_by(self.costs, greedy, least_L)
+        is_better_L = seconds_L < seconds_to_choose_by(self.costs, best, least_L)
+        best.put(layers[is_better_L], greedy.take(layers[is_better_L]))
 
     def _prefer_even(self, best: Layout, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Take replicas of about equal parts where they are nearly as fast, or faster once load
@@ -88,23 +96,13 @@ class Packer:
         if self._is_scalar:
             greedy_L = self._greedy_seconds()
             is_as_good_L &= (even_L <= best_L) | (even_L <= greedy_L)
-            is_safer_L = self._at_risk(equal) < self._at_risk(best)
+            least_L = self.bounds.seconds_L
+            at_risk_L = seconds_at_risk(self.costs, best, least_L)
+            is_safer_L = seconds_at_risk(self.costs, equal, least_L) < at_risk_L
             is_safer_L &= ~is_as_good_L & (equal.slowest(self.costs) <= greedy_L)
             best.put(layers[is_safer_L], equal.take(layers[is_safer_L]))
         best.put(layers[is_as_good_L], even.take(layers[is_as_good_L]))
         return is_safer_L
-
-    def _at_risk(self, layout: Layout) -> Floats:
-        """Seconds of the slowest of like ranks once the rows of experts have changed, each by
-        itself: Chernoff's bound of the mean of the largest of N normal variables. The smaller a
-        rank's parts, and the fewer ranks have large ones, the less there is to fear."""
-        mean_LN = self.costs.seconds(layout.reads_by_rank(), layout.rows_by_rank())
-        size_LN = np.sqrt(layout.by_rank(layout.rows_LS**2)) * self.costs.per_row_PN.max()
-        unit_L1 = np.maximum(self.bounds.seconds_L[:, None] * _VARIATION, 1e-300)
-        rate = np.sqrt(2 * np.log(len(layout.slots_N) + 1))
-        power_LN = rate * mean_LN / unit_L1 + (rate * _VARIATION * size_LN / unit_L1) ** 2 / 2
-        seconds_L: Floats = logsumexp(power_LN, axis=1) / rate * unit_L1[:, 0]
-        return seconds_L
 
     def _greedy_seconds(self) -> Floats:
         """Of greedy packing that does not mind replicas of one expert on one rank."""

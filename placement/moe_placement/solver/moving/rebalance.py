@@ -6,8 +6,11 @@ import numpy as np
 
 from moe_placement.solver.moving.move_order import MoveBatch, order_moves
 from moe_placement.solver.moving.moves import added
-from moe_placement.solver.place import place_experts
+from moe_placement.solver.place import PlacementResult, place_experts
 from moe_placement.solver.problem import ExpertPlacement, ExpertProblem, Floats
+
+# Of the bytes of all moves that gain anything: the first quarter gains most of it.
+_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class Rebalance:
     """Attributes:
     placement: what to run from now on: the new one, or the old replicas with new weights.
     batches: the moves in their order; empty where moving does not pay.
-    gain_seconds: of each step, by the mean rows, of moving over new weights alone.
+    gain_seconds: of each step, as it is expected to go, of moving over new weights alone.
     cost_seconds: that the busiest rank loads.
     bytes_moved: of experts, all ranks together.
     reason: one sentence for people.
@@ -53,37 +56,67 @@ def rebalance(problem: ExpertProblem, policy: MovePolicy, *, seed: int = 0) -> R
     """Decide whether to leave the problem's old placement for one that suits its rows.
 
     The old replicas with weights split anew cost nothing to move to; what counts is the gain over
-    them, until the horizon, against the seconds of loading.
+    them, until the horizon, against the seconds of loading. All moves that gain anything are
+    weighed, and the best of them for a share of their bytes.
     """
     assert problem.old is not None
     stay = place_experts(replace(problem, move_bytes=0.0), seed=seed)
-    leave = place_experts(problem, seed=seed)
-    gain = max(0.0, stay.step_seconds - leave.step_seconds)
-    loaded_N = _loaded(problem.old, leave.placement, problem.expert_bytes_N)
-    cost = float(loaded_N.max()) / policy.bytes_per_second
-    reason = _reason(gain, cost, policy.horizon_steps)
-    if not loaded_N.any() or gain * policy.horizon_steps <= cost:
+    whole = _Departure.of(problem, stay, place_experts(problem, seed=seed), policy)
+    part = whole
+    if whole.bytes_moved:
+        fewer = replace(problem, move_bytes=_SHARE * whole.bytes_moved)
+        part = _Departure.of(problem, stay, place_experts(fewer, seed=seed), policy)
+    best = max(whole, part, key=lambda one: one.profit)
+    reason = _reason(best.gain, best.cost, policy.horizon_steps)
+    if not best.bytes_moved or best.profit <= 0:
         return Rebalance(
             placement=stay.placement,
             batches=(),
-            gain_seconds=gain,
-            cost_seconds=cost,
+            gain_seconds=best.gain,
+            cost_seconds=best.cost,
             bytes_moved=0.0,
             reason=f"the experts stay: {reason}",
         )
     return Rebalance(
-        placement=leave.placement,
+        placement=best.placement,
         batches=order_moves(
-            problem,
-            leave.placement,
-            gain_L=stay.layer_seconds_L - leave.layer_seconds_L,
-            step_bytes=policy.step_bytes,
+            problem, best.placement, gain_L=best.gain_L, step_bytes=policy.step_bytes
         ),
-        gain_seconds=gain,
-        cost_seconds=cost,
-        bytes_moved=float(loaded_N.sum()),
+        gain_seconds=best.gain,
+        cost_seconds=best.cost,
+        bytes_moved=best.bytes_moved,
         reason=f"the experts move: {reason}",
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Departure:
+    """One placement to move to.
+
+    Attributes:
+        gain_L: seconds of each step, over new weights alone.
+        cost: seconds that the busiest rank loads.
+        profit: seconds until the horizon, less the cost.
+    """
+
+    placement: ExpertPlacement
+    gain_L: Floats
+    gain: float
+    cost: float
+    bytes_moved: float
+    profit: float
+
+    @staticmethod
+    def of(
+        problem: ExpertProblem, stay: PlacementResult, leave: PlacementResult, policy: MovePolicy
+    ) -> "_Departure":
+        assert problem.old is not None
+        loaded_N = _loaded(problem.old, leave.placement, problem.expert_bytes_N)
+        gain_L = stay.expected_L - leave.expected_L
+        gain = max(0.0, float(gain_L.sum()))
+        cost = float(loaded_N.max()) / policy.bytes_per_second
+        profit = gain * policy.horizon_steps - cost
+        return _Departure(leave.placement, gain_L, gain, cost, float(loaded_N.sum()), profit)
 
 
 def _loaded(old: ExpertPlacement, new: ExpertPlacement, expert_bytes_N: Floats) -> Floats:

@@ -15,7 +15,11 @@ from moe_placement.solver.pools.counts import Offer
 from moe_placement.solver.pools.merged_cluster import MergedCluster, merge, unmerged
 from moe_placement.solver.pools.offers import make_offers
 from moe_placement.solver.pools.rates import Rates
-from moe_placement.solver.pools.shortage import memory_shortage, service_shortage
+from moe_placement.solver.pools.shortage import (
+    memory_shortage,
+    service_shortage,
+    spread_shortage,
+)
 from moe_placement.solver.workers.bridge import link_between
 from moe_placement.solver.workers.candidates import Candidates, Progress, find_candidates
 from moe_placement.solver.workers.part_cost import CostContext
@@ -126,8 +130,18 @@ def ask(
     )
 
 
-def open_market(question: Question, *, copies: int = 1, progress: Progress | None = None) -> Market:
+def open_market(
+    question: Question,
+    *,
+    copies: int = 1,
+    paired: bool = False,
+    progress: Progress | None = None,
+) -> Market:
     """Find the workers that fit, and what they serve.
+
+    Args:
+        copies: of all experts that a worker must have room for.
+        paired: only workers that have room for each expert in two failure domains.
 
     Raises:
         InfeasibleError: none fits, or none serves a request within the objective.
@@ -140,8 +154,11 @@ def open_market(question: Question, *, copies: int = 1, progress: Progress | Non
         question.load,
         constraints,
         copies=copies,
+        paired=paired,
         progress=progress,
     )
+    if paired and not found.by_kind and not found.misfits:
+        raise spread_shortage(context)
     if not found.by_kind:
         raise memory_shortage(context, found, constraints)
     rates = Rates(found.by_kind, question.demand)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from moe_placement.hardware.cluster import ClusterSpec
-from moe_placement.solver.pools.deployment_service import served
+from moe_placement.solver.pools.deployment_service import predict, served
 from moe_placement.solver.pools.rates import Rates
 from moe_placement.solver.solution import Choice
 from moe_placement.solver.workers.candidate import Candidate
@@ -12,6 +12,8 @@ from moe_placement.solver.workers.worker import Deployment, Workers
 
 _ALMOST = 0.995
 _AS_MANY = 0.9995
+# Of the time, from which on prefill workers are what clients of a closed loop wait for.
+_BUSY = 0.95
 # Of a decode step: less is noise of the sums, and no cause.
 _LEAST_RISE = 1e-3
 # What a part of a step is, to a reader.
@@ -113,6 +115,8 @@ def binding_constraint(deployment: Deployment, rates: Rates, experts: str) -> st
         experts: what binds the placement of the experts.
     """
     demand = rates.demand
+    if few := _few_clients(deployment, rates):
+        return few
     if deployment.is_apart:
         by_phase = _phase_rates(deployment, rates)
         if by_phase["prefill"] < _ALMOST * by_phase["decode"]:
@@ -129,6 +133,23 @@ def binding_constraint(deployment: Deployment, rates: Rates, experts: str) -> st
     limit = "tpot" if demand.objective.tpot else "prefill"
     what = experts if part == "experts" and experts else _CAUSES.get(part, part)
     return f"{limit}, of which {share:.0%} is {_kind(part)}: {what}"
+
+
+def _few_clients(deployment: Deployment, rates: Rates) -> str:
+    """Where a closed loop neither fills the batch of a decode worker nor keeps prefill busy."""
+    workload, candidates = rates.demand.workload, rates.candidates
+    if not workload.concurrency:
+        return ""
+    busy = predict(deployment, workload, rates).utilisation
+    phases = decoders(deployment)
+    each = workload.concurrency / sum(workers.count for workers in phases)
+    most = max(candidates[one.kind].full_batch(rates.demand.request) for one in phases)
+    if each >= _ALMOST * most or busy.get("prefill", 0.0) >= _BUSY:
+        return ""
+    return (
+        f"clients: {workload.concurrency} in a closed loop are {each:.4g} sequences for a worker, "
+        f"which may have {most:.0f} under way"
+    )
 
 
 def _phase_rates(deployment: Deployment, rates: Rates) -> dict[str, float]:

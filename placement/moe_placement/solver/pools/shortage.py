@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from moe_placement.hardware.layout import device_layout
 from moe_placement.memory.report import format_bytes
 from moe_placement.model.spec import ModelSpec
 from moe_placement.solver.constraints import Constraints, InfeasibleError
@@ -103,6 +104,16 @@ def _phase_shortage(phase: Phase) -> InfeasibleError:
     return InfeasibleError(
         f"workers that {phase} can be had, none that may {lacking} fits and keeps to the "
         f"objective; allow a group the role both or {lacking}"
+    )
+
+
+def spread_shortage(context: CostContext) -> InfeasibleError:
+    """No worker of which two failure domains could each hold all experts, nor two workers."""
+    domains = int(device_layout(context.cluster).domain_N[-1]) + 1
+    have = "has 1" if domains == 1 else f"has {domains}, too few or too unlike"
+    return InfeasibleError(
+        f"spread needs each expert in 2 failure domains; the cluster {have}; add a domain, or "
+        "allow spread: false"
     )
 
 

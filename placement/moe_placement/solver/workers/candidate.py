@@ -152,7 +152,7 @@ def _experts(
         costs,
         context.spec.num_experts_per_token,
         context.popularity_shape(kind.parts[0]),
-        context.imbalance(kind.parts[0], kind.num_devices),
+        context.fullest_rows(kind.parts[0], kind.num_devices),
     )
 
 

@@ -9,7 +9,7 @@ from moe_placement.solver.constraints import Constraints
 from moe_placement.solver.workers.candidate import Candidate, make_candidate
 from moe_placement.solver.workers.part_cost import CostContext
 from moe_placement.solver.workers.placing import ExpertLoad
-from moe_placement.solver.workers.room import Room, find_room
+from moe_placement.solver.workers.room import Room, find_room, holds_pairs
 from moe_placement.solver.workers.worker import WorkerKind
 from moe_placement.solver.workers.worker_kinds import mixed_kinds, single_kinds
 
@@ -35,12 +35,14 @@ def find_candidates(
     constraints: Constraints,
     *,
     copies: int = 1,
+    paired: bool = False,
     progress: Progress | None = None,
 ) -> Candidates:
     """Cut the cluster into every worker that may serve, and time those that fit.
 
     Args:
         copies: of all experts that a worker must have room for.
+        paired: workers without room for each expert in two failure domains are left out.
         progress: called with what is done, how much of it, of how much.
     """
     kinds = [
@@ -51,6 +53,8 @@ def find_candidates(
     misfits = []
     for number, kind in enumerate(kinds):
         room = find_room(context.spec, context.cluster, kind, workload, constraints, copies)
+        if paired and not holds_pairs(context.spec, context.cluster, kind, room.slots):
+            continue
         if room.shortfall:
             misfits.append((kind, room))
         else:

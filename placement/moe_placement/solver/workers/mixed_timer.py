@@ -30,7 +30,7 @@ class PlacedExperts:
         times_L: layers of the model that each distinct one stands for.
         popularity_shape: of the gamma distribution by which experts are chosen, as the step
             model takes it; rows of an expert are then negative binomial.
-        fullest: reads and rows of the fullest rank over the mean, from step to step.
+        fullest_rows: of the fullest rank over the mean, from step to step.
     """
 
     rows_LS: Floats
@@ -40,17 +40,16 @@ class PlacedExperts:
     costs: RankCosts
     chosen: int
     popularity_shape: float
-    fullest: tuple[float, float]
+    fullest_rows: float
 
     def seconds(self, tokens: float) -> float:
         """Of all layers, each at its slowest rank."""
         rows_LS = self.rows_LS * (tokens * self.chosen)
         shape = self.popularity_shape
         reads_LS = 1 - (1 + rows_LS / shape) ** -shape
-        more_reads, more_rows = self.fullest
         seconds_LN = self.costs.seconds(
-            self._by_rank(reads_LS) * more_reads / self.ranks_N,
-            self._by_rank(rows_LS) * more_rows / self.ranks_N,
+            self._by_rank(reads_LS) / self.ranks_N,
+            self._by_rank(rows_LS) * self.fullest_rows / self.ranks_N,
         )
         return float(seconds_LN.max(1) @ self.times_L)
 

@@ -7,6 +7,7 @@ from moe_placement.cost.parallelism import Parallelism
 from moe_placement.cost.price import StepPrice
 from moe_placement.cost.step_model import StepModel
 from moe_placement.hardware.cluster import ClusterSpec, NodeGroup
+from moe_placement.hardware.curves import measured_curve
 from moe_placement.hardware.device import DeviceSpec, ExpertCurve, Plane
 from moe_placement.model.spec import ModelSpec
 from moe_placement.solver.workers.worker import Part
@@ -45,7 +46,7 @@ class CostContext:
         """One rank's experts: measured where the device has a curve for the format, else the
         step model's own price of reading and multiplying them, without its allowance for uneven
         ranks, which a placement replaces."""
-        measured = self.device(part).curves.get(part.weight_format)
+        measured = measured_curve(self.device(part), part.weight_format)
         if measured is not None:
             return measured
         return _priced_curve(self.spec, part, self._model(part, Parallelism()).price)
@@ -54,13 +55,11 @@ class CostContext:
         """Of the gamma distribution by which the step model takes experts to be chosen."""
         return self._model(part, Parallelism()).price.popularity_shape
 
-    def imbalance(self, part: Part, num_ranks: int) -> tuple[float, float]:
-        """What the step model allows for the fullest of so many ranks over the mean, from step
-        to step: of reads and of rows."""
-        alone = self._model(part, Parallelism()).price
+    def fullest_rows(self, part: Part, num_ranks: int) -> float:
+        """What the step model allows for the rows of the fullest of so many ranks over the mean,
+        from step to step."""
         split = Parallelism(data_parallel=num_ranks, expert_parallel=num_ranks)
-        many = self._model(part, split).price
-        return many.experts_read / alone.experts_read, many.expert_row / alone.expert_row
+        return self._model(part, split).price.fullest_rows
 
     def _model(self, part: Part, parallelism: Parallelism) -> StepModel:
         return StepModel(

@@ -138,6 +138,23 @@ def _fitted(
     return tuple(fitted)
 
 
+def holds_pairs(
+    spec: ModelSpec, cluster: ClusterSpec, kind: WorkerKind, slots: tuple[int, ...]
+) -> bool:
+    """Whether these slots hold each expert in two failure domains, wherever the worker starts: a
+    domain has no use for an expert twice, and devices that share as few domains as they can
+    have the least."""
+    held = 0
+    for n, part in zip(slots, kind.parts, strict=True):
+        group = cluster.groups[part.group]
+        full, rest = divmod(
+            part.num_devices, group.devices_per_node * group.nodes_per_failure_domain
+        )
+        domain = (part.num_devices - rest) // max(full, 1)
+        held += full * min(domain * n, spec.num_experts) + min(rest * n, spec.num_experts)
+    return held >= 2 * spec.num_experts
+
+
 def _held(slots: tuple[int, ...], kind: WorkerKind) -> int:
     return sum(n * part.num_devices for n, part in zip(slots, kind.parts, strict=True))
 

@@ -49,7 +49,7 @@ def test_a_load_that_has_changed_is_followed(problem: ExpertProblem) -> None:
 def test_loading_that_takes_too_long_does_not_pay(problem: ExpertProblem) -> None:
     assert problem.old is not None
     follow = rebalance(problem, POLICY)
-    slow = replace(POLICY, bytes_per_second=follow.break_even_steps / 500 / 2)
+    slow = replace(POLICY, bytes_per_second=follow.break_even_steps / 500 / 20)
     decision = rebalance(problem, slow)
     assert (decision.batches, decision.bytes_moved) == ((), 0.0)
     assert held(decision.placement) <= held(problem.old)
@@ -57,6 +57,15 @@ def test_loading_that_takes_too_long_does_not_pay(problem: ExpertProblem) -> Non
     assert "the experts stay" in decision.reason
     barely = replace(slow, horizon_steps=int(decision.break_even_steps) + 1)
     assert rebalance(problem, barely).batches
+
+
+def test_where_not_all_moves_pay_some_do(problem: ExpertProblem) -> None:
+    everything = rebalance(problem, POLICY)
+    dear = replace(POLICY, bytes_per_second=everything.break_even_steps / 500 / 1.2)
+    decision = rebalance(problem, dear)
+    assert 0 < decision.bytes_moved <= everything.bytes_moved / 4
+    assert 0 < decision.gain_seconds < everything.gain_seconds
+    assert decision.break_even_steps < 500
 
 
 def test_what_suits_the_load_stays(problem: ExpertProblem) -> None:

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from moe_placement.cost.step_shape import StepShape
+from moe_placement.hardware.catalogue import find_device
 from moe_placement.hardware.cluster import ClusterSpec, GroupLink
+from moe_placement.hardware.device import ExpertCurve, Plane
 from moe_placement.serving.together import request_shape
 from moe_placement.solver.constraints import Constraints, InfeasibleError
 from moe_placement.solver.pools.counts import NodePrice, Offer, cheapest, most_served
@@ -25,6 +27,8 @@ from pool_cases import CHAT, COSTS, LEVELS, QWEN, cluster, group, require_fit
 TWO = cluster(group("h100_sxm", 4, 2, name="hopper"), group("h20", 2, 4, name="twenty"))
 SMALL = WorkerKind((Part(0, 2, "fp8"),))
 LARGE = WorkerKind((Part(0, 4, "fp8", 2),))
+# Three times as slow as its peaks say.
+MEASURED = ExpertCurve((Plane(1e-5, 1e-12, 0.0), Plane(1e-5, 0.0, 5e-15)))
 MIXED = WorkerKind((Part(0, 2, "fp8"), Part(1, 4, "fp8", experts_only=True)))
 
 
@@ -144,8 +148,13 @@ def test_experts_are_split_by_speed_and_room() -> None:
     assert np.bincount(tight[0]).tolist() == [64, 64]
 
 
-def test_experts_of_like_parts_cost_what_the_step_model_says() -> None:
-    twins = cluster(group("h100_sxm", 1, 4, name="left"), group("h100_sxm", 1, 4, name="right"))
+@pytest.mark.parametrize("curves", [{}, {"fp8": MEASURED}])
+def test_experts_of_like_parts_cost_what_the_step_model_says(
+    curves: dict[str, ExpertCurve],
+) -> None:
+    device = replace(find_device("h100_sxm"), curves=curves)
+    halves_of = (group("h100_sxm", 1, 4, name=name) for name in ("left", "right"))
+    twins = cluster(*(replace(half, device=device) for half in halves_of))
     halves = WorkerKind((Part(0, 4, "fp8"), Part(1, 4, "fp8")), 0.4)
     load = ExpertLoad.of(None, len(QWEN.moe_layers), QWEN.num_experts)
     request = request_shape(CHAT)

@@ -15,7 +15,7 @@ from moe_placement.solver.constraints import Constraints, InfeasibleError
 from moe_placement.solver.pools.question import Market
 from moe_placement.solver.pools.search import CLASSES, best_of_class, worth
 from moe_placement.solver.solution import Solution
-from moe_placement.solver.solve import best_in, find_best, solve
+from moe_placement.solver.solve import find_best, solve
 from moe_placement.solver.workers.worker import Deployment, Phase, WorkerKind
 from pool_cases import CHAT, COSTS, LEVELS, QWEN, cluster, group, market, require_fit, shipped_spec
 
@@ -145,7 +145,7 @@ def test_more_devices_never_serve_less() -> None:
     served = []
     for count in (1, 2, 4):
         found = market(cluster(group("h100_sxm", 1, count)))
-        served.append(worth(best_in(find_best(found, 0), found.rates), found.rates))
+        served.append(max(worth(one, found.rates) for one in find_best(found, 0).values()))
     assert served == sorted(served)
     assert served[-1] > 3 * served[0]
 
@@ -159,6 +159,9 @@ def test_a_closed_loop_gets_the_fastest_workers() -> None:
     assert solution.prediction.request_rate < many.prediction.request_rate
     best = solution.alternatives[0].prediction.request_rate
     assert all(one.prediction.request_rate <= best * 1.001 for one in solution.alternatives)
+    assert solution.binding.startswith("clients: 2 in a closed loop are")
+    full = solve(QWEN, PAIR, replace(few, concurrency=20_000), **asked)
+    assert not full.binding.startswith("clients")
 
 
 def test_the_engine_gets_one_group_that_it_serves() -> None:

@@ -4,10 +4,13 @@ Shape legend: T tokens here, D width, K experts chosen per token, E experts on t
 R rows received.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
+from moe_comm.routing import RoutingTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class PendingDispatch(Protocol):
 class PendingCombine(Protocol):
     def finish(self) -> torch.Tensor:
         """-> y_TD: for each token the weighted sum of its experts' rows, added in fp32 in order
-        of expert id whatever the placement, in the dtype that x_TD had."""
+        of expert id whatever the placement, in the dtype that x_TD had. Where the group has
+        several pools, each pool's experts are added so, and then the pools' sums."""
         ...
 
 
@@ -62,7 +66,21 @@ class Dispatcher(Protocol):
 
     def start_combine(self, y_RD: torch.Tensor, handle: Handle) -> PendingCombine: ...
 
+    def replace_tables(self, tables: Mapping[int, RoutingTable]) -> None:
+        """Place experts anew from the next start on; all ranks of the group between the same two
+        steps, each with its new experts.
+
+        Raises:
+            ValueError: a table is for another number of ranks.
+        """
+        ...
+
     @property
     def bytes_sent(self) -> int:
         """Payload bytes sent to other ranks so far."""
+        ...
+
+    @property
+    def bytes_by_link(self) -> Mapping[str, int]:
+        """Of these, payload bytes sent to other pools so far; `from>to` by their names."""
         ...

@@ -29,6 +29,9 @@ class StepHeader:
         tenant: the served model that this rank's work is for; agreed: the largest of those with
             work, -1 where there is none. The others take part in that step with no tokens.
         stop: agreed: any rank asks to stop.
+        ready_epoch: of the newest plan that the rank can run; agreed: that all of them can.
+        given_up_epoch: of the newest plan that the rank could not make ready, 0 where there is
+            none; agreed: that any of them could not.
     """
 
     work: bool
@@ -36,6 +39,8 @@ class StepHeader:
     plan_epoch: int
     tenant: int
     stop: bool
+    ready_epoch: int = 0
+    given_up_epoch: int = 0
 
 
 def agree(exchange: Exchange, header: StepHeader) -> StepHeader:
@@ -48,18 +53,21 @@ def agree(exchange: Exchange, header: StepHeader) -> StepHeader:
     words = np.full(_NUM_WORDS, _UNUSED, dtype=np.int64)
     tenant = header.tenant if header.work else -1
     # The smallest epoch is the negative of the largest negative one.
-    words[:6] = (
+    words[:8] = (
         header.work,
         header.stop,
         header.wake,
         tenant,
         header.plan_epoch,
         -header.plan_epoch,
+        -header.ready_epoch,
+        header.given_up_epoch,
     )
-    work, stop, wake, tenant, newest, oldest = exchange.max_reduce(words)[:6].tolist()
+    agreed = exchange.max_reduce(words)[:8].tolist()
+    work, stop, wake, tenant, newest, oldest, unready, given_up = agreed
     if newest != -oldest:
         raise EpochError(
             f"ranks of one group run plans of epochs {-oldest} to {newest}, this one"
             f" {header.plan_epoch}; a plan may change only where all ranks change it"
         )
-    return StepHeader(bool(work), wake, newest, tenant, bool(stop))
+    return StepHeader(bool(work), wake, newest, tenant, bool(stop), -unready, given_up)

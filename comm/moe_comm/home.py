@@ -1,88 +1,103 @@
-"""The home side of a dispatch, the same for every dispatcher: rows out, and their sum back.
+"""From tokens to rows sorted by slot, and what their sums need; the same for every dispatcher.
 
-Shape legend: T tokens here, D width, K experts chosen per token, G slots of all ranks, R = T * K.
+Shape legend: T tokens here, D width, K experts chosen per token, G slots, N senders, S slots here,
+R rows.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from moe_comm.routing import RoutingTable, inverse_order
+from moe_comm.dispatcher import ExpertRows
+from moe_comm.routing import RoutingTable, Slots, inverse_order, slot_order
+from moe_comm.terms import TermOrder, Terms, order_terms
 from moe_comm.transport.exchange import Ints
-
-# Up to so many tokens their rows are gathered at once: fewer and larger ops. Above, one expert
-# choice at a time: the float32 copies stay K times smaller. Both round alike.
-_NUM_TOKENS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class HomeTokens:
-    """What is kept of the tokens until their rows come back.
+class SlotRows:
+    """One row for each (token, expert), on its way to the expert's slot.
 
     Attributes:
-        row_KT: where the row of each token's k-th expert, by ascending expert id, is among the
-            rows sent.
-        weights_KT1: float32, in the same order.
+        rows_RD: sorted by slot, and so by rank.
+        counts_G: of each slot.
+        order, terms: add the rows that come back, in the same order, by ascending expert id.
     """
 
-    row_KT: torch.Tensor
-    weights_KT1: torch.Tensor
+    rows_RD: torch.Tensor
+    counts_G: Ints
+    order: TermOrder
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The slots that serve the tokens, on the host: numpy takes a third of the time that torch
+    takes for arrays this small, and their counts are needed there anyway.
+
+    Attributes:
+        slot_TK: of each token's experts by ascending expert id; -1 where there is none.
+        choice_TK: where these were among the experts as they were chosen, T * K of them.
+    """
+
+    slot_TK: Slots
+    choice_TK: Ints
+
+
+def choose(table: RoutingTable, ids_TK: torch.Tensor, keys_T: torch.Tensor) -> Choices:
+    """The slots, among those of all ranks, that serve each token's experts."""
+    ids, keys = ids_TK.cpu().numpy(), keys_T.cpu().numpy().view(np.uint64)
+    first_of_token_T1 = np.arange(0, ids.size, ids.shape[1])[:, None]
+    choice_TK = ids.argsort(axis=1, kind="stable") + first_of_token_T1
+    return Choices(table.choose_slots(ids, keys).take(choice_TK), choice_TK)
 
 
 def sort_by_slot(
-    table: RoutingTable,
-    x_TD: torch.Tensor,
-    ids_TK: torch.Tensor,
-    weights_TK: torch.Tensor,
-    keys_T: torch.Tensor,
-) -> tuple[torch.Tensor, Ints, HomeTokens]:
-    """-> rows_RD, one for each (token, expert), sorted by rank and slot, and their counts_G.
+    x_TD: torch.Tensor, weights_TK: torch.Tensor, choices: Choices, num_slots: int
+) -> SlotRows:
+    """The rows of the choices that have a slot.
 
-    The index maths is done on the host, where the counts are needed anyway: numpy takes a third
-    of the time that torch takes for arrays this small, and one copy brings all indices over.
+    Args:
+        weights_TK: float32, as the experts were chosen.
     """
-    num_tokens, num_chosen = ids_TK.shape
-    ids, keys = ids_TK.cpu().numpy(), keys_T.cpu().numpy().view(np.uint64)
-    slot_R = table.choose_slots(ids, keys).reshape(-1)
+    slot_R, num_chosen = choices.slot_TK.reshape(-1), choices.slot_TK.shape[1]
+    counts = np.bincount(slot_R + 1, minlength=num_slots + 1)
+    num_without = int(counts[0])
     order_R = slot_R.argsort(kind="stable")
-    token_R, choice_KT, row_KT = index = np.empty((3, num_tokens * num_chosen), dtype=np.int64)
-    np.floor_divide(order_R, num_chosen, out=token_R)
-    first_of_token_T1 = np.arange(0, len(order_R), num_chosen)[:, None]
-    by_id_TK = ids.argsort(axis=1, kind="stable") + first_of_token_T1
-    choice_KT[:] = by_id_TK.T.reshape(-1)
-    inverse_order(order_R).take(choice_KT, out=row_KT)
-    places = torch.from_numpy(index).to(x_TD.device)
-    weights_KT1 = weights_TK.take(places[1]).view(num_chosen, num_tokens, 1)
-    tokens = HomeTokens(places[2].view(num_chosen, num_tokens), weights_KT1)
-    counts_G = np.bincount(slot_R, minlength=table.num_slots)
-    return x_TD.index_select(0, places[0]), counts_G, tokens
-
-
-def add_at_home(rows_RD: torch.Tensor, tokens: HomeTokens) -> torch.Tensor:
-    """-> y_TD: the weighted rows of each token, added in fp32 by ascending expert id.
-
-    Product and sum are separate operations: fused ones round differently in the vectorised and
-    the remaining part of a tensor, and so would depend on what else is in the batch.
-    """
-    terms = iter(_terms(rows_RD, tokens))
-    total_TD = next(terms)
-    for term_TD in terms:
-        total_TD += term_TD
-    return total_TD.to(rows_RD.dtype)
-
-
-def _terms(rows_RD: torch.Tensor, tokens: HomeTokens) -> Iterable[torch.Tensor]:
-    num_chosen, num_tokens = tokens.row_KT.shape
-    width = rows_RD.shape[1]
-    if num_tokens <= _NUM_TOKENS_AT_ONCE:
-        terms = rows_RD.index_select(0, tokens.row_KT.view(-1)).float()
-        return terms.view(num_chosen, num_tokens, width).mul_(tokens.weights_KT1).unbind(0)
-    return (
-        rows_RD.index_select(0, row_T).float().mul_(weights_T1)
-        for row_T, weights_T1 in zip(tokens.row_KT, tokens.weights_KT1, strict=True)
+    order = order_terms(choices.slot_TK >= 0)
+    index = (
+        order_R[num_without:] // num_chosen,
+        inverse_order(order_R).take(order.term_S) - num_without,
+        choices.choice_TK.take(order.term_S),
+        *(() if order.is_sorted else (order.place_T,)),
     )
+    token_R, row_S, choice_S, *place_T = on_device(index, x_TD.device)
+    weights_S1 = weights_TK.take(choice_S).view(-1, 1)
+    terms = Terms(row_S, weights_S1, order.lengths, place_T[0] if place_T else None)
+    return SlotRows(x_TD.index_select(0, token_R), counts[1:], order, terms)
+
+
+def on_device(index: Sequence[Ints], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """All of them in one copy."""
+    together = torch.from_numpy(np.concatenate(index)).to(device)
+    return together.split_with_sizes([len(each) for each in index])
+
+
+def sort_by_expert(rows_RD: torch.Tensor, counts_NS: Ints) -> tuple[ExpertRows, torch.Tensor]:
+    """Received rows in the order of this rank's slots.
+
+    Args:
+        rows_RD: by sender, and there by slot.
+
+    Returns:
+        The rows, and return_R, which takes what becomes of them back into the given order.
+    """
+    order_R = slot_order(counts_NS)
+    to_slots_R, return_R = on_device((order_R, inverse_order(order_R)), rows_RD.device)
+    counts_E = torch.from_numpy(counts_NS.sum(0))
+    return ExpertRows(rows_RD.index_select(0, to_slots_R), counts_E), return_R
 
 
 def check_num_ranks(tables: Mapping[int, RoutingTable], num_ranks: int) -> None:

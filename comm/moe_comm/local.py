@@ -6,26 +6,27 @@ from dataclasses import dataclass
 import torch
 
 from moe_comm.dispatcher import ExpertRows, Handle
-from moe_comm.home import HomeTokens, add_at_home, check_num_ranks, sort_by_slot
+from moe_comm.home import check_num_ranks, choose, sort_by_slot
 from moe_comm.routing import RoutingTable
+from moe_comm.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingDispatch:
     rows: ExpertRows
-    tokens: HomeTokens
+    terms: Terms
 
-    def finish(self) -> tuple[ExpertRows, HomeTokens]:
-        return self.rows, self.tokens
+    def finish(self) -> tuple[ExpertRows, Terms]:
+        return self.rows, self.terms
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingCombine:
     y_RD: torch.Tensor
-    tokens: HomeTokens
+    terms: Terms
 
     def finish(self) -> torch.Tensor:
-        return add_at_home(self.y_RD, self.tokens)
+        return self.terms.add_in_order(self.y_RD, self.y_RD.dtype)
 
 
 class LocalDispatcher:
@@ -39,9 +40,17 @@ class LocalDispatcher:
         check_num_ranks(tables, 1)
         self._tables = tables
 
+    def replace_tables(self, tables: Mapping[int, RoutingTable]) -> None:
+        check_num_ranks(tables, 1)
+        self._tables = tables
+
     @property
     def bytes_sent(self) -> int:
         return 0
+
+    @property
+    def bytes_by_link(self) -> Mapping[str, int]:
+        return {}
 
     def start(
         self,
@@ -51,11 +60,11 @@ class LocalDispatcher:
         weights_TK: torch.Tensor,
         keys_T: torch.Tensor,
     ) -> _PendingDispatch:
-        rows_RD, counts_E, tokens = sort_by_slot(
-            self._tables[layer], x_TD, ids_TK, weights_TK, keys_T
-        )
-        return _PendingDispatch(ExpertRows(rows_RD, torch.from_numpy(counts_E)), tokens)
+        table = self._tables[layer]
+        out = sort_by_slot(x_TD, weights_TK, choose(table, ids_TK, keys_T), table.num_slots)
+        rows = ExpertRows(out.rows_RD, torch.from_numpy(out.counts_G))
+        return _PendingDispatch(rows, out.terms)
 
     def start_combine(self, y_RD: torch.Tensor, handle: Handle) -> _PendingCombine:
-        assert isinstance(handle, HomeTokens)
+        assert isinstance(handle, Terms)
         return _PendingCombine(y_RD, handle)

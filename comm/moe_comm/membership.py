@@ -18,9 +18,11 @@ class Member:
         host: the host's name.
         host_identity: tells hosts of one name apart.
         process_id: on that host.
-        local_rank: its number among the ranks of its host.
+        local_rank: its number among the ranks of its mpirun on its host.
         version: of the program it runs.
         digest: of the config it read.
+        mpirun: plan rank of the first rank of its mpirun.
+        address: HOST:PORT where ranks of other mpiruns reach it; empty where there are none.
     """
 
     plan_rank: int
@@ -32,6 +34,13 @@ class Member:
     version: str
     digest: str
     host_identity: str = ""
+    mpirun: int = 0
+    address: str = ""
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """The same for the members of one host."""
+        return self.host, self.host_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +69,34 @@ def membership(epoch: int, encoded_members: list[bytes]) -> Membership:
     return Membership(epoch, tuple(sorted(members, key=lambda member: member.plan_rank)))
 
 
-def disagreement(world: Membership) -> str | None:
+def host_ranks(world: Membership, plan_rank: int) -> list[int]:
+    """Plan ranks of all members on this one's host, whichever mpirun started them."""
+    homes = {member.plan_rank: member.home for member in world.members}
+    return [rank for rank, home in homes.items() if home == homes[plan_rank]]
+
+
+def device_index(world: Membership, plan_rank: int) -> int:
+    """Which of its host's devices of its kind a member drives: ranks take them in order."""
+    kinds = {member.plan_rank: member.device_kind for member in world.members}
+    lower = [rank for rank in host_ranks(world, plan_rank) if rank < plan_rank]
+    return sum(kinds[rank] == kinds[plan_rank] for rank in lower)
+
+
+def disagreement(world: Membership, *, is_complete: bool = True) -> str | None:
     """Why these members cannot form one world, as a sentence, or None where they can.
 
     What most ranks hold counts as right, in a tie what the lowest plan rank holds; the sentence
     names the lowest plan rank that differs.
+
+    Args:
+        is_complete: nobody is to come any more.
     """
-    faults = sorted(_faults(world.members), key=lambda fault: fault[0])
+    faults = sorted(_faults(world.members, is_complete), key=lambda fault: fault[0])
     return faults[0][1] if faults else None
 
 
-def _faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
-    yield from _number_faults(members)
+def _faults(members: tuple[Member, ...], is_complete: bool) -> Iterator[tuple[int, str]]:
+    yield from _number_faults(members, is_complete)
     yield from _seat_faults(members)
     yield from _odd_ones(
         members, "version", "runs version", "install the same version on every host"
@@ -88,19 +113,19 @@ def _faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
         )
 
 
-def _number_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
+def _number_faults(members: tuple[Member, ...], is_complete: bool) -> Iterator[tuple[int, str]]:
     count = Counter(member.plan_rank for member in members)
     for plan_rank in sorted(set(range(len(members))) | set(count)):
         if count[plan_rank] > 1:
             yield plan_rank, f"plan rank {plan_rank} is taken by {count[plan_rank]} processes"
-        elif count[plan_rank] == 0:
+        elif count[plan_rank] == 0 and is_complete:
             yield plan_rank, f"plan rank {plan_rank} of {len(members)} is missing"
 
 
 def _seat_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
-    seats: dict[tuple[str, str, int], int] = {}
+    seats: dict[tuple[object, ...], int] = {}
     for member in members:
-        seat = (member.host, member.host_identity, member.local_rank)
+        seat = (member.home, member.mpirun, member.local_rank)
         first = seats.setdefault(seat, member.plan_rank)
         if first != member.plan_rank:
             yield (

@@ -59,7 +59,7 @@ class RoutingTable:
     ) -> None:
         _validate(layer, slots, weights, num_experts)
         self.slots_per_rank = [len(rank_slots) for rank_slots in slots]
-        self._bounds = [0, *accumulate(self.slots_per_rank)]
+        self.num_slots = sum(self.slots_per_rank)
         replicas_EM, self._thresholds_EM = _replicas(slots, weights, num_experts)
         # As short as the slots allow: numpy sorts 16-bit numbers by radix.
         short = np.int16 if self.num_slots < 2**15 else np.int32
@@ -68,10 +68,6 @@ class RoutingTable:
         self._salts_E = _mix(
             np.arange(num_experts, dtype=np.uint64) + np.uint64(layer << 32) + _GOLDEN
         )
-
-    @property
-    def num_slots(self) -> int:
-        return self._bounds[-1]
 
     def choose_slots(self, ids_TK: Ints, keys_T: Keys) -> Slots:
         """-> slot_TK of the replica that serves each token's expert: its index among the slots of
@@ -86,10 +82,13 @@ class RoutingTable:
         replica_TK: Ints = (draw_TK[..., None] >= self._thresholds_EM[ids_TK]).sum(-1)
         return self._replicas_EM[ids_TK, replica_TK]
 
-    def rows_per_rank(self, slot_counts_G: Ints) -> list[int]:
-        """Rows for each rank, given those for each slot."""
-        counts = slot_counts_G.tolist()
-        return [sum(counts[first:end]) for first, end in pairwise(self._bounds)]
+
+def rows_per_rank(slot_counts_G: Ints, slots_per_rank: Sequence[int]) -> list[int]:
+    """Rows for each rank, given those for each slot of all ranks."""
+    counts = slot_counts_G.tolist()
+    return [
+        sum(counts[first:end]) for first, end in pairwise(accumulate(slots_per_rank, initial=0))
+    ]
 
 
 def slot_order(counts_NS: Ints) -> Ints:

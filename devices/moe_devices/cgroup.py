@@ -71,6 +71,12 @@ class ControlGroup:
         ]
         return min(granted, default=None)
 
+    def processor_folder(self) -> Path:
+        """This process's own folder of the controller that shares out processor time."""
+        controller = "cpu" if (self.root / "cpu").is_dir() else ""
+        existing = (folder for folder in self._folders(controller) if folder.is_dir())
+        return next(existing, self.root / controller)
+
     def _limits(
         self, controller: str, limit_file: str, used_file: str, reclaimable: str
     ) -> Iterator[MemoryLimit]:

@@ -1,6 +1,6 @@
 """The host's processor as a device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -8,6 +8,8 @@ import torch
 
 from moe_devices.cgroup import ControlGroup, MemoryLimit
 from moe_devices.device import Memory
+from moe_devices.pacer import Pacer, RealTime
+from moe_devices.work import Pace
 
 
 class CpuDevice:
@@ -28,6 +30,9 @@ class CpuDevice:
         host = psutil.virtual_memory()
         limits = ControlGroup.mine().memory_limits()
         return tightest(Memory(total=host.total, free=host.available), limits)
+
+    def pacer(self, pace: Callable[[], Pace]) -> Pacer:
+        return RealTime()
 
 
 def tightest(host: Memory, limits: Sequence[MemoryLimit]) -> Memory:

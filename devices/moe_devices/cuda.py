@@ -1,9 +1,13 @@
 """An NVIDIA GPU as a device."""
 
+from collections.abc import Callable
+
 import torch
 
 from moe_devices.device import Memory
 from moe_devices.errors import DeviceError
+from moe_devices.pacer import Pacer, RealTime
+from moe_devices.work import Pace
 
 
 class CudaDevice:
@@ -37,3 +41,6 @@ class CudaDevice:
     def memory(self) -> Memory:
         free, total = torch.cuda.mem_get_info(self._device)
         return Memory(total=total, free=free)
+
+    def pacer(self, pace: Callable[[], Pace]) -> Pacer:
+        return RealTime()

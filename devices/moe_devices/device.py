@@ -1,9 +1,13 @@
 """The Device protocol: one accelerator as one rank drives it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
+from moe_devices.pacer import Pacer
+from moe_devices.work import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +49,11 @@ class Device(Protocol):
         ...
 
     def memory(self) -> Memory: ...
+
+    def pacer(self, pace: Callable[[], Pace]) -> Pacer:
+        """What segments of a step wait for.
+
+        Args:
+            pace: makes declared seconds of work; asked for by an emulated device alone.
+        """
+        ...

@@ -20,6 +20,7 @@ from moe_comm.transport.torch_dist import open_torch_exchange
 from moe_comm.transport.world import World, open_world
 from moe_devices.discover import open_device
 from mpi_cases import WIDTH, Placement, Tokens, compute, on_one_rank
+from sum_checks import check_gathered_rows, check_ordered_sum
 
 SHORT_SECONDS = 0.6
 CPU = torch.device("cpu")
@@ -109,11 +110,14 @@ def check_gather(exchange: Exchange) -> None:
     assert gathered == [b"ab" * rank for rank in range(exchange.size)]
 
 
-def check_plan_rank_order(world: World) -> None:
-    plan_rank = world.launch.size - 1 - world.launch.rank
-    exchange = world.open_exchange(plan_rank, 30, never)
-    assert (exchange.rank, exchange.size) == (plan_rank, world.launch.size)
-    assert exchange.allgather_bytes(b"%d" % plan_rank)[plan_rank] == b"%d" % plan_rank
+def check_groups(world: World) -> None:
+    """Rank 0 alone, the others together, numbered by plan rank however they are named."""
+    others = list(range(world.size - 1, 0, -1))
+    group = others if world.plan_rank else [0]
+    exchange = world.open_exchange(group, 30, never)
+    assert (exchange.rank, exchange.size) == (max(0, world.plan_rank - 1), len(group))
+    expected = [b"%d" % rank for rank in sorted(group)]
+    assert exchange.allgather_bytes(b"%d" % world.plan_rank) == expected
 
 
 def never() -> bool:
@@ -122,13 +126,16 @@ def never() -> bool:
 
 def check_all(world: World, backend: str) -> None:
     device = open_device(DEVICE_KINDS[backend], world.launch.local_rank).torch_device
-    over_mpi = world.open_exchange(world.launch.rank, 30, never)
+    over_mpi = world.open_exchange(range(world.size), 30, never)
     over_torch = open_torch_exchange(over_mpi, "127.0.0.1", backend, device, 30, never)
+    beside = open_torch_exchange(over_mpi, "127.0.0.1", backend, device, 30, never)
     for exchange, place in ((over_mpi, CPU), (over_torch, device)):
         check_exchange(world, exchange, place)
     over_torch.close()
-    check_plan_rank_order(world)
-    say(world, "passed check_plan_rank_order")
+    check_gathered_rows(beside, device)
+    beside.close()
+    check_groups(world)
+    say(world, "passed check_groups")
 
 
 def check_exchange(world: World, exchange: Exchange, device: torch.device) -> None:
@@ -142,6 +149,8 @@ def check_exchange(world: World, exchange: Exchange, device: torch.device) -> No
         check_dropped_row_is_seen,
         check_two_layers_under_way,
         check_bytes_sent,
+        check_gathered_rows,
+        check_ordered_sum,
     ]
     for check in of_bytes:
         check(exchange)
@@ -158,8 +167,8 @@ def check_lost_peer(world: World, backend: str) -> None:
     """
     is_silent = world.launch.rank == world.launch.size - 1
     told: list[bool] = []
-    over_mpi = world.open_exchange(world.launch.rank, SHORT_SECONDS, never)
-    stoppable = world.open_exchange(world.launch.rank, 60, lambda: bool(told))
+    over_mpi = world.open_exchange(range(world.size), SHORT_SECONDS, never)
+    stoppable = world.open_exchange(range(world.size), 60, lambda: bool(told))
     over_torch = open_torch_exchange(over_mpi, "127.0.0.1", backend, CPU, SHORT_SECONDS, never)
     if is_silent:
         time.sleep(60)

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 from moe_comm.launch import Launch, read_launch
-from moe_comm.membership import Member, Membership, disagreement, encode_member, membership
+from moe_comm.membership import (
+    Member,
+    Membership,
+    device_index,
+    disagreement,
+    encode_member,
+    host_ranks,
+    membership,
+)
 
 
 def member(plan_rank: int) -> Member:
@@ -41,6 +49,35 @@ def test_hosts_of_one_name_are_told_apart() -> None:
     sentence = disagreement(world(**hosts | {"rank_2": names | {"host_identity": "1"}}))
     assert sentence is not None
     assert sentence.startswith("plan rank 2 has local rank 0 on host localhost, as plan rank 1")
+
+
+def test_mpiruns_of_one_host_count_their_ranks_alike() -> None:
+    """Two mpiruns of two ranks on one host: what one launcher calls 0 the other calls 0 too."""
+    places = [(0, 0), (0, 1), (2, 0), (2, 1)]
+    seats = {
+        f"rank_{rank}": {"host": "one", "mpirun": mpirun, "local_rank": local_rank}
+        for rank, (mpirun, local_rank) in enumerate(places)
+    }
+    assert disagreement(world(**seats)) is None
+    sentence = disagreement(world(**seats | {"rank_3": seats["rank_2"]}))
+    assert sentence is not None
+    assert sentence.startswith("plan rank 3 has local rank 0 on host one, as plan rank 2 has")
+    assert host_ranks(world(**seats), 2) == [0, 1, 2, 3]
+
+
+def test_ranks_take_the_devices_of_their_kind_on_their_host() -> None:
+    """Even ranks are on node0: one cpu and one cuda; then four on one host."""
+    assert [device_index(world(), rank) for rank in range(4)] == [0, 0, 0, 0]
+    one_host: dict[str, dict[str, object]] = {f"rank_{rank}": {"host": "one"} for rank in range(4)}
+    assert [device_index(world(**one_host), rank) for rank in range(4)] == [0, 1, 0, 1]
+    one_host["rank_1"] = {"host": "one", "pool": "fast", "device_kind": "cuda"}
+    assert [device_index(world(**one_host), rank) for rank in range(4)] == [0, 0, 1, 2]
+
+
+def test_who_is_still_to_come_is_not_missed_yet() -> None:
+    some = Membership(0, world().members[2:])
+    assert disagreement(some, is_complete=False) is None
+    assert disagreement(some) == "plan rank 0 of 2 is missing"
 
 
 def test_members_travel_and_are_ordered_by_plan_rank() -> None:

@@ -5,7 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moe_comm.routing import Keys, RoutingTable, Slots, inverse_order, slot_order, token_keys
+from moe_comm.routing import (
+    Keys,
+    RoutingTable,
+    Slots,
+    inverse_order,
+    rows_per_rank,
+    slot_order,
+    token_keys,
+)
 from moe_comm.transport.exchange import Ints
 
 NUM_EXPERTS = 6
@@ -87,7 +95,8 @@ def test_keys_are_distinct_and_even_in_every_bit() -> None:
 
 
 def test_rows_per_rank_counts_ranks_without_slots() -> None:
-    assert table().rows_per_rank(np.array([1, 2, 3, 4, 5, 6, 7, 8])) == [6, 0, 15, 15]
+    counts_G = np.array([1, 2, 3, 4, 5, 6, 7, 8])
+    assert rows_per_rank(counts_G, table().slots_per_rank) == [6, 0, 15, 15]
 
 
 @pytest.mark.parametrize(

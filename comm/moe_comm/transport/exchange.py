@@ -68,6 +68,16 @@ class Exchange(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def is_lost(self) -> bool:
+        """A call has raised PeerLostError: the exchange cannot be used again."""
+        ...
+
+    @property
+    def lost_ranks(self) -> frozenset[int]:
+        """Plan ranks that are known to be lost; empty where the transport cannot tell."""
+        ...
+
     def allgather_bytes(self, data: bytes) -> list[bytes]:
         """-> the data of each rank, in rank order; lengths may differ."""
         ...
@@ -100,6 +110,15 @@ class Exchange(Protocol):
         self, rows_RD: torch.Tensor, send_counts: Sequence[int], recv_counts: Sequence[int]
     ) -> Pending[torch.Tensor]:
         """Send rows whose counts both sides know -> rows received, in order of sender."""
+        ...
+
+    def allgather_rows(self, rows_RD: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        """-> the rows of each rank, in rank order; the same bits on every rank.
+
+        Args:
+            rows_RD: contiguous.
+            counts: rows of each rank, which all of them know.
+        """
         ...
 
     def barrier(self) -> None: ...

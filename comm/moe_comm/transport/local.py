@@ -30,6 +30,14 @@ class LocalExchange:
     def size(self) -> int:
         return 1
 
+    @property
+    def is_lost(self) -> bool:
+        return False
+
+    @property
+    def lost_ranks(self) -> frozenset[int]:
+        return frozenset()
+
     def allgather_bytes(self, data: bytes) -> list[bytes]:
         return [data]
 
@@ -49,6 +57,9 @@ class LocalExchange:
         self, rows_RD: torch.Tensor, send_counts: Sequence[int], recv_counts: Sequence[int]
     ) -> _Done[torch.Tensor]:
         return _Done(rows_RD)
+
+    def allgather_rows(self, rows_RD: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        return rows_RD
 
     def barrier(self) -> None:
         return

@@ -83,6 +83,7 @@ class MpiExchange:
         self._unposted: deque[_PendingRows] = deque()
         self._row_types: dict[int, MPI.Datatype] = {}
         self.is_lost = False
+        self.lost_ranks: frozenset[int] = frozenset()
         self.rank = communicator.Get_rank()
         self.size = communicator.Get_size()
         self._small = self._duplicate(communicator)
@@ -128,8 +129,21 @@ class MpiExchange:
         self._enqueue(pending)
         return pending
 
+    def allgather_rows(self, rows_RD: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        gathered_RD = rows_RD.new_empty(sum(counts), rows_RD.shape[1])
+        row_type = self._row_type(rows_RD.shape[1] * rows_RD.element_size())
+        send = [_as_bytes(rows_RD), len(rows_RD), row_type]
+        receive = [_as_bytes(gathered_RD), list(counts), row_type]
+        # Not where rows are posted once their counts are known, in an order of their own.
+        self._run("gathered rows", self._small.Iallgatherv, send, receive)
+        return gathered_RD
+
     def wait_for_rows(self, pending: _PendingRows) -> None:
         self._wait(lambda: self._have_arrived(pending), "rows")
+
+    def abandon(self) -> None:
+        """Use it no more, whatever is under way; nobody is waited for."""
+        self.is_lost = True
 
     def close(self) -> None:
         """Meets the other ranks, so that none leaves while another still receives."""
@@ -218,5 +232,5 @@ class MpiExchange:
 
 def _as_bytes(rows_RD: torch.Tensor) -> npt.NDArray[np.uint8]:
     assert rows_RD.is_contiguous()
-    as_bytes: npt.NDArray[np.uint8] = rows_RD.view(torch.uint8).numpy()
+    as_bytes: npt.NDArray[np.uint8] = rows_RD.view(-1).view(torch.uint8).numpy()
     return as_bytes

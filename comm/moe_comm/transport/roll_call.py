@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ from moe_comm.launch import Launch
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+
+_TURN_SECONDS = 0.001
 
 
 class LauncherError(ValueError):
@@ -28,6 +32,7 @@ class RollCall:
     """
 
     def __init__(self, launch: Launch) -> None:
+        self.rank = launch.rank
         self.size = launch.size
         self._communicator = start_mpi() if launch.size > 1 else None
         if self._communicator is not None and self._communicator.size != launch.size:
@@ -42,11 +47,18 @@ class RollCall:
         if self._communicator is None:
             return [data]
         lengths = array("q", bytes(8 * self.size))
-        self._communicator.Allgather(array("q", [len(data)]), lengths)
+        _sleep_until_done(self._communicator.Iallgather(array("q", [len(data)]), lengths))
         gathered = bytearray(sum(lengths))
-        self._communicator.Allgatherv(bytearray(data), [gathered, lengths.tolist()])
+        receive = [gathered, lengths.tolist()]
+        _sleep_until_done(self._communicator.Iallgatherv(bytearray(data), receive))
         ends = accumulate(lengths)
         return [bytes(gathered[end - n : end]) for n, end in zip(lengths, ends, strict=True)]
+
+
+def _sleep_until_done(request: MPI.Request) -> None:
+    """Another mpirun may be waited for: a blocking call would spin on a core all the while."""
+    while not request.Test():
+        time.sleep(_TURN_SECONDS)
 
 
 def start_mpi() -> MPI.Intracomm:

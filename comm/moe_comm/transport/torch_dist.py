@@ -20,6 +20,7 @@ from moe_comm.transport.exchange import (
     PendingCountedRows,
     WaitLoop,
 )
+from moe_comm.transport.process_group import close_process_group, make_process_group
 
 # The group's own patience: ours ends first and says more.
 _GRACE_SECONDS = 5.0
@@ -38,8 +39,6 @@ class _PendingRows:
 
 class TorchExchange:
     """Implements Exchange; counts are waited for in the start, as one group keeps one order.
-
-    A process has at most one of these: the group is torch's default group.
 
     Args:
         backend: nccl, hccl or gloo, as the Device names it.
@@ -64,14 +63,9 @@ class TorchExchange:
         self._device = device
         self._loop = WaitLoop(deadline_seconds, should_stop)
         self.is_lost = False
-        dist.init_process_group(
-            backend,
-            store=store,
-            rank=rank,
-            world_size=size,
-            timeout=timedelta(seconds=deadline_seconds + _GRACE_SECONDS),
-            device_id=None if device.type == "cpu" else device,
-        )
+        self.lost_ranks: frozenset[int] = frozenset()
+        timeout = timedelta(seconds=deadline_seconds + _GRACE_SECONDS)
+        self._group = make_process_group(backend, store, rank, size, device, timeout)
 
     def allgather_bytes(self, data: bytes) -> list[bytes]:
         lengths = self._gather(torch.tensor([len(data)]), "lengths of data").view(-1).tolist()
@@ -82,7 +76,7 @@ class TorchExchange:
 
     def max_reduce(self, values: Ints) -> Ints:
         result = torch.from_numpy(values.copy()).to(self._device)
-        self.wait(dist.all_reduce(result, dist.ReduceOp.MAX, async_op=True), "values")
+        self.wait(self._group.allreduce([result], dist.ReduceOp.MAX), "values")
         reduced: Ints = result.cpu().numpy()
         return reduced
 
@@ -112,6 +106,25 @@ class TorchExchange:
     ) -> _PendingRows:
         return self._all_to_all(rows_RD, send_counts, recv_counts)
 
+    def allgather_rows(self, rows_RD: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        """Padded to the longest: not every backend gathers unequal parts."""
+        most = max(counts)
+        padded_RD = rows_RD
+        if len(rows_RD) < most:
+            padded_RD = rows_RD.new_zeros(most, rows_RD.shape[1])
+            padded_RD[: len(rows_RD)] = rows_RD
+        gathered = rows_RD.new_empty(self.size, most, rows_RD.shape[1])
+        work = self._group.allgather([list(gathered.unbind(0))], [padded_RD])
+        self.wait(work, "gathered rows")
+        if min(counts) == most:
+            return gathered.flatten(0, 1)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    def abandon(self) -> None:
+        """Use it no more, whatever is under way; nobody is waited for."""
+        self.is_lost = True
+        self._group.abort()
+
     def close(self) -> None:
         """Meets the other ranks, so that none leaves while another still receives."""
         if self.is_lost:
@@ -120,7 +133,7 @@ class TorchExchange:
             self.barrier()
         except PeerLostError:
             return
-        dist.destroy_process_group()
+        close_process_group(self._group)
 
     def wait(self, work: dist.Work, what: str) -> None:
         try:
@@ -137,15 +150,13 @@ class TorchExchange:
         self, send: torch.Tensor, send_counts: Sequence[int], recv_counts: Sequence[int]
     ) -> _PendingRows:
         received = send.new_empty(sum(recv_counts), *send.shape[1:])
-        work = dist.all_to_all_single(
-            received, send, list(recv_counts), list(send_counts), async_op=True
-        )
+        work = self._group.alltoall_base(received, send, list(recv_counts), list(send_counts))
         return _PendingRows(self, work, received)
 
     def _gather(self, values: torch.Tensor, what: str) -> torch.Tensor:
         values = values.to(self._device)
         gathered = values.new_empty(self.size, len(values))
-        self.wait(dist.all_gather(list(gathered.unbind(0)), values, async_op=True), what)
+        self.wait(self._group.allgather([list(gathered.unbind(0))], [values]), what)
         return gathered.cpu()
 
 

@@ -1,69 +1,200 @@
-"""The ranks that one mpirun started: where exchanges come from, and how all of them end."""
+"""All ranks of one or several mpiruns: where exchanges come from, and how all of them end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from moe_comm.launch import Launch
-from moe_comm.transport.exchange import Exchange, WaitLoop
+from moe_comm.transport.exchange import Exchange, PeerLostError, WaitLoop
+from moe_comm.transport.joined import Joined
+from moe_comm.transport.lifeline import SILENT_SECONDS, Lifeline, Record
+from moe_comm.transport.lifeline_open import open_lifeline
 from moe_comm.transport.local import LocalExchange
 from moe_comm.transport.mpi import MpiExchange
 from moe_comm.transport.roll_call import start_mpi
+from moe_comm.transport.tcp import TcpExchange
+from moe_comm.transport.tcp_mesh import TcpMesh
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+# A loss is known to plan rank 0 within the silence that counts as one; the rest is for the news.
+_NEWS_SECONDS = 3 * SILENT_SECONDS
+
 
 class World:
-    """All ranks of this mpirun; a process that no mpirun started is a world of its own.
+    """The ranks that one plan numbers; a process that no mpirun started is a world of its own.
 
     MPI's own rank numbers stay in here: an exchange numbers its ranks by plan rank.
+
+    Args:
+        launch: this process among those of its own mpirun.
+        communicator: of that mpirun's ranks; None where this process is its only one.
+        joined: what the ranks have of each other; without it this mpirun is all of the world,
+            and its ranks are the plan's.
+
+    Attributes:
+        record: of those that are still there, as this rank has acted on it.
     """
 
-    def __init__(self, launch: Launch, communicator: MPI.Comm | None) -> None:
+    def __init__(
+        self, launch: Launch, communicator: MPI.Comm | None, joined: Joined | None = None
+    ) -> None:
         self.launch = launch
+        self.plan_rank = joined.plan_rank if joined else launch.rank
+        self.size = len(joined.membership.members) if joined else launch.size
+        self.record = Record()
+        self._mpirun_ranks = frozenset(joined.mpirun_ranks if joined else range(launch.size))
+        self._joined = joined
+        self._mesh = TcpMesh(joined) if joined and joined.listener else None
+        self._lifeline: Lifeline | None = None
         self._communicator = communicator
-        self._exchanges: list[MpiExchange] = []
+        self._arrival: MPI.Request | None = None
+        self._exchanges: list[MpiExchange | TcpExchange] = []
+        # What MPI has under way there ends never, and uses its buffers until then.
+        self._abandoned: list[MpiExchange | TcpExchange] = []
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Plan ranks that are not lost."""
+        return tuple(rank for rank in range(self.size) if rank not in self.record.lost)
 
     def open_exchange(
         self,
-        plan_rank: int,
+        members: Sequence[int],
         deadline_seconds: float,
         should_stop: Callable[[], bool],
     ) -> Exchange:
-        """An exchange of all ranks of the world, made by all of them.
+        """An exchange of this rank's group; called by all ranks of the world at the same point.
 
         Args:
-            plan_rank: gives the order of the ranks in the exchange.
+            members: plan ranks of this rank's group; groups do not overlap. Inside one mpirun
+                they use MPI, otherwise TCP; a lone member has nobody to exchange with.
             deadline_seconds: the longest that a call of the exchange, and this one, waits.
-            should_stop: the control flag; true ends a wait at once.
+            should_stop: the control flag; true ends a wait at once, as a loss in the world does.
 
         Raises:
-            PeerLostError: not all ranks came in time.
+            PeerLostError: not all members, or not all ranks of this mpirun, came in time.
         """
-        if self._communicator is None:
+        assert self.plan_rank in members and len(set(members)) == len(members)
+        stop = self._or_lost(should_stop)
+        over_mpi = len(members) > 1 and self._mpirun_ranks.issuperset(members)
+        part = self._split(min(members) if over_mpi else None, deadline_seconds, stop)
+        if len(members) == 1:
             return LocalExchange()
-        # Split has no non-blocking form: make sure first that everybody is there.
-        arrival = self._communicator.Ibarrier()
-        loop = WaitLoop(deadline_seconds, should_stop)
-        loop.until(arrival.Test, "the other ranks to open an exchange")
-        part = self._communicator.Split(0, plan_rank)
-        exchange = MpiExchange(part, deadline_seconds, should_stop)
-        part.Free()
+        exchange: MpiExchange | TcpExchange
+        if part is not None:
+            exchange = MpiExchange(part, deadline_seconds, stop)
+            part.Free()
+        else:
+            assert self._mesh is not None
+            connections = self._mesh.connect(sorted(members), deadline_seconds, stop)
+            exchange = TcpExchange(sorted(members), connections, deadline_seconds, stop)
         self._exchanges.append(exchange)
         return exchange
+
+    def follow_peers(self, everybody: Exchange) -> None:
+        """Keep, from now on, the record of who is there; called by all ranks together.
+
+        In one mpirun there is none: the launcher ends all ranks with the first.
+
+        Args:
+            everybody: an exchange of all ranks.
+
+        Raises:
+            PeerLostError: somebody is gone already.
+        """
+        if self._joined is not None and self._mesh is not None:
+            self._lifeline = open_lifeline(self._joined, everybody)
+
+    def check_peers(self) -> None:
+        """For times in which nothing is exchanged: is there still everybody?
+
+        Raises:
+            PeerLostError: a rank of another mpirun has ended.
+        """
+        if self.is_outdated():
+            raise PeerLostError("a rank was lost")
+        for exchange in self._exchanges:
+            if isinstance(exchange, TcpExchange) and not exchange.is_lost:
+                exchange.check_peers()
+
+    def is_outdated(self) -> bool:
+        """Somebody was lost since `record`, or this world has ended."""
+        return self.has_lost_more or (self._lifeline is not None and bool(self._lifeline.ending))
+
+    @property
+    def has_lost_more(self) -> bool:
+        """Somebody was lost since `record`, and those that are left can go on."""
+        lifeline = self._lifeline
+        return (
+            lifeline is not None
+            and not lifeline.ending
+            and lifeline.record.epoch > self.record.epoch
+        )
+
+    def leave_lost_behind(self) -> Record:
+        """After a PeerLostError: learn who was lost, and give up every exchange, for new ones to
+        be opened among those that are left.
+
+        Raises:
+            PeerLostError: nobody was, or this world has ended; there is no going on.
+        """
+        if self._lifeline is None:
+            raise PeerLostError("a rank was lost, and there is one mpirun alone")
+        accused = frozenset[int]().union(*(each.lost_ranks for each in self._exchanges))
+        if accused - self.record.lost:
+            self._lifeline.accuse(self.record.epoch, accused - self.record.lost)
+        self.record = self._lifeline.wait_beyond(self.record.epoch, _NEWS_SECONDS)
+        for exchange in self._exchanges:
+            exchange.abandon()
+        self._abandoned += self._exchanges
+        self._exchanges = []
+        if self._mesh is not None:
+            self._mesh.start_epoch(self.record.epoch)
+        return self.record
 
     def close(self) -> None:
         """Close what was opened and leave MPI, unless a lost peer would be waited for."""
         for exchange in self._exchanges:
-            exchange.close()
+            exchange.abandon() if exchange.is_lost else exchange.close()
+        if self._lifeline is not None:
+            self._lifeline.close()
+        if self._mesh is not None:
+            self._mesh.close()
+        if self._joined is not None and self._joined.host is not None:
+            self._joined.host.close()
         if self._communicator is not None and not any(each.is_lost for each in self._exchanges):
             from mpi4py import MPI
 
             MPI.Finalize()
 
+    def _or_lost(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: should_stop() or self.is_outdated()
 
-def open_world(launch: Launch) -> World:
-    """Initialise MPI, unless it is or this process is alone; waits for all ranks to do so."""
-    return World(launch, start_mpi() if launch.size > 1 else None)
+    def _split(
+        self, colour: int | None, deadline_seconds: float, should_stop: Callable[[], bool]
+    ) -> MPI.Comm | None:
+        """The ranks of this mpirun that gave one colour; None for those who gave none."""
+        if self._communicator is None:
+            return None
+        from mpi4py import MPI
+
+        # Split has no non-blocking form: make sure first that everybody is there. A wait that a
+        # loss has broken off goes on here: the others may have been through it.
+        self._arrival = self._arrival or self._communicator.Ibarrier()
+        loop = WaitLoop(deadline_seconds, should_stop)
+        loop.until(self._arrival.Test, "the other ranks to open an exchange")
+        self._arrival = None
+        part = self._communicator.Split(MPI.UNDEFINED if colour is None else colour, self.plan_rank)
+        return None if colour is None else part
+
+
+def open_world(launch: Launch, joined: Joined | None = None) -> World:
+    """Initialise MPI, unless it is or this process is alone; waits for its mpirun's ranks to.
+
+    Args:
+        launch: this process among those of its own mpirun.
+    """
+    return World(launch, start_mpi() if launch.size > 1 else None, joined)

@@ -1,0 +1,67 @@
+"""Any other rank's end of its line to plan rank 0."""
+
+import select
+import socket
+import threading
+
+from moe_comm.transport.lifeline import BEAT_SECONDS, SILENT_SECONDS, Notebook, Record
+from moe_comm.transport.lifeline_line import Beat, BeatLine
+
+
+class GuestLifeline:
+    """Implements Lifeline.
+
+    Args:
+        connection: to plan rank 0, after the handshake.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._line = BeatLine(connection)
+        self._notebook = Notebook()
+        self._accusation = Beat(0)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="lifeline", daemon=True)
+        self._thread.start()
+
+    @property
+    def record(self) -> Record:
+        return self._notebook.record
+
+    @property
+    def ending(self) -> str:
+        return self._notebook.ending
+
+    def accuse(self, epoch: int, ranks: frozenset[int]) -> None:
+        self._accusation = Beat(epoch, tuple(sorted(ranks)))
+
+    def wait_beyond(self, epoch: int, seconds: float) -> Record:
+        return self._notebook.wait_beyond(epoch, seconds)
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._thread.join(SILENT_SECONDS)
+        self._line.send(Beat(self.record.epoch, is_last=True))
+        self._line.close()
+
+    def _follow(self) -> None:
+        while not (self._is_over.is_set() or self.ending):
+            accusation, epoch = self._accusation, self.record.epoch
+            self._line.send(accusation if accusation.epoch == epoch else Beat(epoch))
+            select.select([self._line.connection], [], [], BEAT_SECONDS)
+            self._take(self._line.receive())
+
+    def _take(self, beat: Beat | None) -> None:
+        if beat is not None and beat.epoch > self.record.epoch:
+            self._notebook.write(Record(beat.epoch, frozenset(beat.ranks)))
+        if self._line.has_left:
+            self._is_over.set()
+        elif self._line.is_closed:
+            self._notebook.end(
+                "plan rank 0 has closed its line to this rank: it has ended, or it counts this "
+                "rank's mpirun as lost; see the log of plan rank 0"
+            )
+        elif self._line.is_silent(SILENT_SECONDS):
+            self._notebook.end(
+                f"plan rank 0 has been silent for {SILENT_SECONDS:g} s: it was stopped, or the "
+                "link to it is cut"
+            )

@@ -1,0 +1,107 @@
+"""Connections between the ranks of a group whose members are of several mpiruns."""
+
+import hashlib
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from moe_comm.transport.exchange import PeerLostError
+from moe_comm.transport.joined import Joined
+from moe_comm.transport.tcp_connect import GivenUpError, Patience, connect, split_address
+from moe_comm.transport.tcp_handshake import greet_guest, greet_host, receive_exactly
+
+# Who calls, and for which group; after the handshake.
+_CALL = struct.Struct("!I16s")
+_HANDSHAKE_SECONDS = 5.0
+
+
+class TcpMesh:
+    """Opens one group's connections after the other; a rank calls those below it.
+
+    Args:
+        joined: with a listener and everybody's address.
+    """
+
+    def __init__(self, joined: Joined) -> None:
+        assert joined.listener is not None
+        self._joined = joined
+        self._listener = joined.listener
+        self._epoch = 0
+        self._num_opened: Counter[tuple[int, ...]] = Counter()
+        # Those that are ahead call for a group that is not open here yet.
+        self._early: dict[tuple[int, bytes], socket.socket] = {}
+
+    def connect(
+        self, members: Sequence[int], deadline_seconds: float, should_stop: Callable[[], bool]
+    ) -> dict[int, socket.socket]:
+        """Connections to all other members, by plan rank; called by all of them.
+
+        Raises:
+            PeerLostError: a member has ended, or not all came in time.
+        """
+        group = self._name_group(tuple(members))
+        patience = Patience(deadline_seconds, should_stop)
+        connections: dict[int, socket.socket] = {}
+        try:
+            for rank in sorted(set(members) - {self._joined.plan_rank}):
+                reach = self._call if rank < self._joined.plan_rank else self._await_call
+                connections[rank] = reach(rank, group, patience)
+        except BaseException:
+            for connection in connections.values():
+                connection.close()
+            raise
+        return connections
+
+    def start_epoch(self, epoch: int) -> None:
+        """What was opened, or half opened, in the epoch before is forgotten by all ranks alike."""
+        self._epoch = epoch
+        self._num_opened.clear()
+
+    def close(self) -> None:
+        for connection in (self._listener, *self._early.values()):
+            connection.close()
+
+    def _name_group(self, members: tuple[int, ...]) -> bytes:
+        """The same for all members; another one each time that they open a group."""
+        self._num_opened[members] += 1
+        name = f"{self._epoch} {members} {self._num_opened[members]}"
+        return hashlib.sha256(name.encode()).digest()[:16]
+
+    def _call(self, rank: int, group: bytes, patience: Patience) -> socket.socket:
+        address = self._joined.membership.members[rank].address
+        try:
+            connection = connect(*split_address(address), patience)
+            # It may be busy for long before it takes calls.
+            patience.readable(connection)
+            connection.settimeout(_HANDSHAKE_SECONDS)
+            greet_host(connection, self._joined.key)
+            connection.sendall(_CALL.pack(self._joined.plan_rank, group))
+        except GivenUpError as error:
+            raise PeerLostError(f"plan rank {rank} at {address}: {error}") from error
+        except OSError as error:
+            raise PeerLostError(
+                f"plan rank {rank} at {address} cannot be reached ({error}); see its log"
+            ) from error
+        return connection
+
+    def _await_call(self, rank: int, group: bytes, patience: Patience) -> socket.socket:
+        while (rank, group) not in self._early:
+            try:
+                patience.readable(self._listener)
+            except GivenUpError as error:
+                raise PeerLostError(f"plan rank {rank} did not call: {error}") from error
+            self._take_call()
+        return self._early.pop((rank, group))
+
+    def _take_call(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.settimeout(_HANDSHAKE_SECONDS)
+        try:
+            greet_guest(connection, self._joined.key)
+            rank, group = _CALL.unpack(receive_exactly(connection, _CALL.size))
+        except OSError:
+            # A stranger, or a peer that has just ended: who is missed will be missed.
+            connection.close()
+            return
+        self._early[rank, group] = connection

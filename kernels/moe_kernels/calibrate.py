@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from moe_kernels.calibrate_measure import (
     product_rate,
     stream_rate,
 )
+from moe_kernels.formats import FLOAT_FORMATS
 from moe_kernels.table import select_ops
 
 # Weights that stand in memory while experts are timed: several times the largest caches.
@@ -92,10 +94,9 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     result["exchange_bandwidth"] = exchange_rate(device)
     result["formats"] = {}
     for name, ops in every_ops.items():
-        dtype: torch.dtype = getattr(torch, name)
-        shape = _shape(options, dtype, device)
+        shape = _shape(options, name, device)
         _say(f"{name}: products")
-        rate = product_rate(ops.linear, options.hidden, dtype, device)
+        rate = product_rate(ops.linear, options.hidden, shape.dtype, device)
         timer = ExpertTimer(ops.experts, shape, device)
         points = list(_points(timer, shape, options.seconds / len(formats), name))
         result["formats"][name] = {"flops": rate, "points": points}
@@ -134,11 +135,12 @@ def _point(size: GridPoint, shape: ExpertShape, seconds: float) -> dict[str, Any
     }
 
 
-def _shape(options: argparse.Namespace, dtype: torch.dtype, device: torch.device) -> ExpertShape:
-    one = ExpertShape(options.hidden, options.expert_width, 1, dtype)
+def _shape(options: argparse.Namespace, name: str, device: torch.device) -> ExpertShape:
+    dtype = getattr(torch, name if name in FLOAT_FORMATS else "bfloat16")
+    one = ExpertShape(options.hidden, options.expert_width, 1, dtype, name)
     fitting = _WEIGHT_BYTES.get(device.type, _WEIGHT_BYTES["cuda"]) // one.bytes
     count = options.experts or max(_FEWEST_EXPERTS, min(_MOST_EXPERTS, fitting))
-    return ExpertShape(options.hidden, options.expert_width, count, dtype)
+    return replace(one, count=count)
 
 
 def _processor(device: torch.device) -> str:
@@ -176,7 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=int, default=2048, help="model width D")
     parser.add_argument("--expert-width", type=int, default=768, help="expert width F")
     parser.add_argument("--experts", type=int, default=0, help="in memory; 0 fills past the caches")
-    parser.add_argument("--formats", default="bfloat16,float32", help="weight formats, by commas")
+    parser.add_argument(
+        "--formats", default="bfloat16,float32,int8", help="weight formats, by commas"
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="time for the grid")
     return parser
 

@@ -39,12 +39,18 @@ class GridPoint:
 
 @dataclass(frozen=True, slots=True)
 class ExpertShape:
-    """One expert, and how many of them stand in memory."""
+    """One expert, and how many of them stand in memory.
+
+    Attributes:
+        dtype: of activations, and of the weights before they are packed.
+        weight_format: what the weights are packed to.
+    """
 
     hidden: int
     width: int
     count: int
     dtype: torch.dtype
+    weight_format: str
 
     @property
     def elements(self) -> int:
@@ -52,6 +58,9 @@ class ExpertShape:
 
     @property
     def bytes(self) -> int:
+        """Of one expert as it is kept, the scales of its rows included."""
+        if self.weight_format == "int8":
+            return self.elements + 4 * (2 * self.width + self.hidden)
         return self.elements * self.dtype.itemsize
 
 

@@ -8,7 +8,7 @@ were seen to depend on its place in the tile).
 Shape legend: see `ops.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
@@ -48,6 +48,9 @@ class TiledExperts:
             (torch.cat([fill_up(half) for half in gate_up.chunk(2)]), fill_up(down))
             for gate_up, down in zip(gate_up_E2FD, down_EDF, strict=True)
         )
+
+    def gather(self, sources: Sequence[tuple[Packed, int]]) -> Packed:
+        return tuple(packed[place] for packed, place in sources)
 
     def __call__(
         self, rows_RD: torch.Tensor, counts_E: torch.Tensor, weights: Packed

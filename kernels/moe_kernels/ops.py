@@ -7,6 +7,7 @@ Shape legend: T tokens here, D width in, N width out, E experts (local), F exper
 R rows received, H heads, d head width, c latent width, v value width, P pages, S page size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +30,11 @@ class Linear(Protocol):
 
 class Experts(Protocol):
     def prepare(self, gate_up_E2FD: torch.Tensor, down_EDF: torch.Tensor) -> Packed: ...
+
+    def gather(self, sources: Sequence[tuple[Packed, int]]) -> Packed:
+        """Packed weights of experts that are packed already, each named by where it is and by its
+        place there; at least one. Where every expert's weights lie alone they are not copied."""
+        ...
 
     def __call__(
         self, rows_RD: torch.Tensor, counts_E: torch.Tensor, weights: Packed
@@ -98,9 +104,16 @@ class LatentAttention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """The kernels that one rank runs, looked up once at start."""
+    """The kernels that one rank runs, looked up once at start.
+
+    Attributes:
+        plain_linear: of weights that keep the dtype they come in, whatever the rank's weight
+            format: routers, and the head.
+        head_linear: likewise; its weights are a small part of attention's.
+    """
 
     linear: Linear
+    plain_linear: Linear
     head_linear: HeadLinear
     swiglu: SwiGlu
     experts: Experts

@@ -3,6 +3,8 @@
 Shape legend: see `ops.py`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -32,6 +34,10 @@ class ReferenceExperts:
 
     def prepare(self, gate_up_E2FD: torch.Tensor, down_EDF: torch.Tensor) -> Packed:
         return gate_up_E2FD, down_EDF
+
+    def gather(self, sources: Sequence[tuple[Packed, int]]) -> Packed:
+        gate_up_E2FD = torch.stack([packed[0][place] for packed, place in sources])
+        return gate_up_E2FD, torch.stack([packed[1][place] for packed, place in sources])
 
     def __call__(
         self, rows_RD: torch.Tensor, counts_E: torch.Tensor, weights: Packed

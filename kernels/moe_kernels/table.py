@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import torch
+
+from moe_kernels.formats import FLOAT_FORMATS, check_served
+from moe_kernels.narrowed import NarrowedExperts, NarrowedLinear
 from moe_kernels.ops import (
     Attention,
     Experts,
@@ -16,8 +20,6 @@ from moe_kernels.ops import (
     RmsNorm,
     SwiGlu,
 )
-
-WEIGHT_FORMATS = ("float32", "bfloat16", "float16")
 
 _log = logging.getLogger(__name__)
 
@@ -59,36 +61,48 @@ def kernels() -> tuple[Kernel, ...]:
 
 
 def select_ops(
-    device_kind: str, weight_format: str, deterministic: bool = False, reference: bool = False
+    device_kind: str,
+    weight_format: str,
+    deterministic: bool = False,
+    reference: bool = False,
+    dtype: str = "",
 ) -> Ops:
     """The best supported kernel of each op.
 
     Args:
+        weight_format: of linear layers and experts, which are packed from weights in `dtype`.
         deterministic: only kernels whose rows do not depend on the batch around them.
         reference: only the oracle.
+        dtype: of activations and of all other weights; empty is the weight format, bfloat16
+            where that is not one of floats.
 
     Raises:
         ValueError: a weight format, or a combination, that no kernel serves.
     """
-    if weight_format not in WEIGHT_FORMATS:
-        known = ", ".join(WEIGHT_FORMATS)
-        raise ValueError(f"weight format {weight_format!r} does not exist; choose one of {known}")
+    dtype = dtype or (weight_format if weight_format in FLOAT_FORMATS else "bfloat16")
+    check_served(weight_format, dtype)
 
-    def build(op: str) -> Any:
+    def build(op: str, key: str = dtype) -> Any:
         fitting = (
             kernel
             for kernel in kernels()
-            if kernel.fits(op, device_kind, weight_format)
+            if kernel.fits(op, device_kind, key)
             and (kernel.deterministic or not deterministic)
             and (kernel.name == "reference" or not reference)
         )
-        return _best(op, device_kind, weight_format, fitting).build()
+        return _best(op, device_kind, key, fitting).build()
 
+    linear = cast(Linear, build("linear", weight_format))
+    experts = cast(Experts, build("experts", weight_format))
+    if weight_format != dtype and weight_format in FLOAT_FORMATS:
+        narrow = getattr(torch, weight_format)
+        linear, experts = NarrowedLinear(linear, narrow), NarrowedExperts(experts, narrow)
     return Ops(
-        linear=cast(Linear, build("linear")),
+        linear=linear,
+        plain_linear=cast(Linear, build("linear")),
         head_linear=cast(HeadLinear, build("head_linear")),
         swiglu=cast(SwiGlu, build("swiglu")),
-        experts=cast(Experts, build("experts")),
+        experts=experts,
         rms_norm=cast(RmsNorm, build("rms_norm")),
         attention=cast(Attention, build("attention")),
         latent_attention=cast(LatentAttention, build("latent_attention")),
@@ -114,11 +128,12 @@ def _always() -> bool:
 def _reference_kernels() -> Iterator[Kernel]:
     from moe_kernels import head_linear, reference, reference_attention, swiglu
 
+    yield from _with_weights(
+        "reference", False, 0, reference.ReferenceLinear, reference.ReferenceExperts
+    )
     for op, build in (
-        ("linear", reference.ReferenceLinear),
         ("head_linear", head_linear.ReferenceHeadLinear),
         ("swiglu", swiglu.ReferenceSwiGlu),
-        ("experts", reference.ReferenceExperts),
         ("rms_norm", reference.ReferenceRmsNorm),
         ("attention", reference_attention.ReferenceAttention),
         ("latent_attention", reference_attention.ReferenceLatentAttention),
@@ -129,11 +144,12 @@ def _reference_kernels() -> Iterator[Kernel]:
 def _deterministic_kernels() -> Iterator[Kernel]:
     from moe_kernels import deterministic, deterministic_attention, head_linear, swiglu
 
+    yield from _with_weights(
+        "tiled", True, -1, deterministic.TiledLinear, deterministic.TiledExperts
+    )
     for op, build in (
-        ("linear", deterministic.TiledLinear),
         ("head_linear", head_linear.TiledHeadLinear),
         ("swiglu", swiglu.StableSwiGlu),
-        ("experts", deterministic.TiledExperts),
         ("rms_norm", deterministic.TiledRmsNorm),
         ("attention", deterministic_attention.TiledAttention),
         ("latent_attention", deterministic_attention.TiledLatentAttention),
@@ -141,8 +157,30 @@ def _deterministic_kernels() -> Iterator[Kernel]:
         yield Kernel(op, None, None, True, "tiled", -1, _always, build)
 
 
+def _with_weights(
+    name: str,
+    deterministic: bool,
+    priority: int,
+    linear: Callable[[], Linear],
+    experts: Callable[[], Experts],
+) -> Iterator[Kernel]:
+    """Ops of any device over float weights, and over int8 ones that are multiplied out."""
+    from moe_kernels.dequantised import DequantisedExperts, DequantisedLinear
+
+    builds: dict[str, dict[str, Callable[[], Any]]] = {
+        weight_format: {"linear": linear, "experts": experts} for weight_format in FLOAT_FORMATS
+    }
+    builds["int8"] = {
+        "linear": lambda: DequantisedLinear(linear()),
+        "experts": lambda: DequantisedExperts(experts()),
+    }
+    for weight_format, ops in builds.items():
+        for op, build in ops.items():
+            yield Kernel(op, None, weight_format, deterministic, name, priority, _always, build)
+
+
 def _cpu_kernels() -> Iterator[Kernel]:
-    from moe_kernels.cpu import attention, experts, linear, products
+    from moe_kernels.cpu import attention, experts, int8, linear, products
 
     full, brain = (products.OneDnnProduct(quick_alone=alone) for alone in (False, True))
     half = products.FbgemmHalfProduct()
@@ -154,6 +192,8 @@ def _cpu_kernels() -> Iterator[Kernel]:
         for op, build in (("linear", linear.PackedLinear), ("experts", experts.PackedExperts)):
             make = partial(build, product)
             yield Kernel(op, "cpu", weight_format, False, name, 1, supports, make)
+    for op, whole in (("linear", int8.Int8Linear), ("experts", int8.Int8Experts)):
+        yield Kernel(op, "cpu", "int8", True, "onednn", 1, int8.has_vnni, whole)
     for op, attend in (
         ("attention", attention.BlockedAttention),
         ("latent_attention", attention.BlockedLatentAttention),

@@ -18,19 +18,21 @@ def test_figures_of_a_tiny_layer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibrate_measure, "_STREAM_ELEMENTS", 1 << 20)
-    assert main([*TINY, "--formats=float32,bfloat16"]) == 0
+    assert main([*TINY, "--formats=float32,bfloat16,int8"]) == 0
     captured = capsys.readouterr()
     result: dict[str, Any] = json.loads(captured.out)
     assert (result["device"], result["hidden"], result["expert_width"]) == ("cpu", 64, 32)
     assert min(result["stream_bandwidth"], result["exchange_bandwidth"]) > 1e6
     assert result["memory_bytes"] > 1 << 28
-    assert list(result["formats"]) == ["float32", "bfloat16"]
-    for name, size in (("float32", 4), ("bfloat16", 2)):
+    sizes = {"float32": 4, "bfloat16": 2, "int8": 1}
+    scales = {"float32": 0, "bfloat16": 0, "int8": 4 * (2 * 32 + 64)}
+    assert list(result["formats"]) == list(sizes)
+    for name, size in sizes.items():
         entry = result["formats"][name]
         assert entry["flops"] > 1e6
         assert {point["held_out"] for point in entry["points"]} == {False, True}
         for point in entry["points"]:
-            assert point["bytes"] == point["experts"] * 3 * 64 * 32 * size
+            assert point["bytes"] == point["experts"] * (3 * 64 * 32 * size + scales[name])
             assert point["flops"] == point["experts"] * point["rows"] * 6 * 64 * 32
             assert point["seconds"] > 0
     assert "float32: " in captured.err
@@ -79,7 +81,7 @@ def test_calls_take_other_experts_in_turn() -> None:
             taken.append(counts_E)
             return rows_RD
 
-    timer = ExpertTimer(Recording(), ExpertShape(4, 3, 8, torch.float32), CPU)
+    timer = ExpertTimer(Recording(), ExpertShape(4, 3, 8, torch.float32, "float32"), CPU)
     timer.seconds(GridPoint(2, 3, False), 0.01)
     assert all(sorted(counts.tolist()) == [0] * 6 + [3, 3] for counts in taken)
     assert torch.stack(taken[:4]).sum(dim=0).tolist() == [3] * 8

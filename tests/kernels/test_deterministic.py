@@ -15,7 +15,7 @@ DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(64, 96), (37, 50), (13, 7), (320, 576), (1, 256)]
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)

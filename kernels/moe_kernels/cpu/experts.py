@@ -4,9 +4,12 @@ Shape legend: see `moe_kernels/ops.py`; here R also counts rows of zeros that fi
 fewer rows than a product likes.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from moe_kernels.cpu.products import Product
+from moe_kernels.gathered import gather_pairs
 from moe_kernels.ops import Packed
 from moe_kernels.swiglu import ReferenceSwiGlu
 
@@ -21,6 +24,9 @@ class PackedExperts:
     def prepare(self, gate_up_E2FD: torch.Tensor, down_EDF: torch.Tensor) -> Packed:
         pack = self._product.pack
         return tuple(map(pack, gate_up_E2FD)), tuple(map(pack, down_EDF))
+
+    def gather(self, sources: Sequence[tuple[Packed, int]]) -> Packed:
+        return gather_pairs(sources)
 
     def __call__(
         self, rows_RD: torch.Tensor, counts_E: torch.Tensor, weights: Packed

@@ -1,66 +1,98 @@
-"""Ranks that were started become a world: they meet, and find out whether they can form one."""
-
-import hashlib
-import os
-import socket
-from importlib.metadata import version
+"""Ranks that were started become a world: they meet, and open the exchanges of their groups."""
 
 import torch
-from moe_comm.membership import Member, disagreement, encode_member, membership
 from moe_comm.transport.exchange import Exchange
-from moe_comm.transport.torch_dist import open_torch_exchange
+from moe_comm.transport.lifeline import Record
+from moe_comm.transport.torch_dist import TorchExchange, open_torch_exchange
 from moe_comm.transport.world import World, open_world
 
 from moe_serve.config.tree import Config
 from moe_serve.control.addresses import host_address
-from moe_serve.control.host import host_identity
-from moe_serve.control.world import LaunchedWorld
-from moe_serve.errors import AgreedError
+from moe_serve.control.groups import Partition, part_of
+from moe_serve.control.join import join
+from moe_serve.control.world import LaunchedWorld, roll_call
 
 # Loading a large checkpoint from a slow disk takes this long at most.
 _BRING_UP_SECONDS = 3600.0
 # Longer than any step: who has not come to an exchange by then hangs.
 _STEP_SECONDS = 300.0
+# For the ranks that are left to end what they compute, and to load experts, when one is lost.
+_REGROUP_SECONDS = 300.0
 
 
 class Meeting:
     """What the ranks have of each other after they met.
 
+    Exchanges of groups are opened by all ranks together, each for its own part; engines that
+    follow one another in these processes share them, until `close`.
+
     Attributes:
-        exchange: for bring-up alone; waits long.
+        exchange: of all ranks that are not lost, for bring-up alone; waits long.
     """
 
     def __init__(self, launch: LaunchedWorld, world: World, exchange: Exchange) -> None:
         self.launch = launch
         self.exchange = exchange
         self._world = world
-        self._data: dict[str, Exchange] = {}
-        self._others: list[Exchange] = []
+        self._of_hosts: dict[Partition, Exchange] = {}
+        self._of_devices: dict[tuple[Partition, str], Exchange] = {}
 
-    def open_data_exchange(self, collective: str, device: torch.device) -> Exchange:
-        """The exchange that steps run over; called by all ranks.
+    def follow_peers(self) -> None:
+        """From now on a rank that ends or falls silent is lost; called by all ranks together."""
+        self._world.follow_peers(self.exchange)
 
-        Engines that follow one another in these processes share it, until `close`.
+    def check_peers(self) -> None:
+        """For times in which nothing is exchanged; PeerLostError where a rank was lost."""
+        self._world.check_peers()
+
+    def leave_lost_behind(self) -> Record:
+        """After a PeerLostError: meet those that are left, and give up all exchanges.
+
+        Raises:
+            PeerLostError: there is no going on, or another rank was lost meanwhile.
+        """
+        for exchange in self._of_devices.values():
+            if isinstance(exchange, TorchExchange):
+                exchange.abandon()
+        self._of_devices.clear()
+        self._of_hosts.clear()
+        record = self._world.leave_lost_behind()
+        self.exchange = self._world.open_exchange(self._world.ranks, _REGROUP_SECONDS, _never)
+        return record
+
+    @property
+    def has_lost_more(self) -> bool:
+        """A rank was lost since the ranks last met, and those that are left can go on."""
+        return self._world.has_lost_more
+
+    def open_exchange(self, partition: Partition) -> Exchange:
+        """The exchange between the hosts of this rank's part."""
+        if partition not in self._of_hosts:
+            members = part_of(partition, self.launch.rank)
+            self._of_hosts[partition] = self._world.open_exchange(members, _STEP_SECONDS, _never)
+        return self._of_hosts[partition]
+
+    def open_native_exchange(
+        self, partition: Partition, collective: str, device: torch.device
+    ) -> Exchange:
+        """The exchange between the devices of this rank's part.
 
         Args:
-            collective: mpi, or the backend of a torch.distributed group.
+            collective: mpi, which is the hosts', or the backend of a torch.distributed group.
         """
-        if collective not in self._data:
-            self._data[collective] = self._open_data_exchange(collective, device)
-        return self._data[collective]
-
-    def _open_data_exchange(self, collective: str, device: torch.device) -> Exchange:
-        if collective == "mpi" or self.exchange.size == 1:
-            return self._world.open_exchange(self.launch.rank, _STEP_SECONDS, _never)
-        exchange = open_torch_exchange(
-            self.exchange, host_address(self.launch), collective, device, _STEP_SECONDS, _never
-        )
-        self._others.append(exchange)
-        return exchange
+        hosts = self.open_exchange(partition)
+        if collective == "mpi" or hosts.size == 1:
+            return hosts
+        key = partition, collective
+        if key not in self._of_devices:
+            self._of_devices[key] = open_torch_exchange(
+                hosts, host_address(self.launch), collective, device, _STEP_SECONDS, _never
+            )
+        return self._of_devices[key]
 
     def close(self) -> None:
         """Leave the world; all ranks do so together."""
-        for exchange in self._others:
+        for exchange in self._of_devices.values():
             exchange.close()
         self._world.close()
 
@@ -70,31 +102,13 @@ def _never() -> bool:
 
 
 def meet(config: Config, launch: LaunchedWorld) -> Meeting:
-    """Open the world and find out whether these ranks can form it.
+    """Open the world of ranks that have joined; those that have not do so here.
 
     Raises:
         AgreedError: they run different versions, read different configs, or sit wrongly.
     """
-    world = open_world(launch)
-    exchange = world.open_exchange(launch.rank, _BRING_UP_SECONDS, _never)
-    pool = config.pool_of(launch.rank)
-    member = Member(
-        plan_rank=launch.rank,
-        pool=pool.name,
-        device_kind=pool.device,
-        host=socket.gethostname(),
-        host_identity=host_identity(),
-        process_id=os.getpid(),
-        local_rank=launch.local_rank,
-        version=version("moe-serve"),
-        digest=config_digest(config),
-    )
-    fault = disagreement(membership(0, exchange.allgather_bytes(encode_member(member))))
-    if fault is not None:
-        raise AgreedError(fault)
+    if launch.joined is None:
+        launch = join(config, launch, roll_call(launch))
+    world = open_world(launch.in_mpirun, launch.joined)
+    exchange = world.open_exchange(range(world.size), _BRING_UP_SECONDS, _never)
     return Meeting(launch, world, exchange)
-
-
-def config_digest(config: Config) -> str:
-    """Equal for configs that say the same, wherever their files lie."""
-    return hashlib.sha256(repr(config).encode()).hexdigest()[:12]

@@ -10,10 +10,10 @@ from moe_serve.check_report import CheckReport, print_report
 from moe_serve.config.resolve import choices, resolve
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
 from moe_serve.config.unserved import unserved
-from moe_serve.config.validate import COLLECTIVES, DEMO
-from moe_serve.control.deployment import plan_deployment
+from moe_serve.config.validate import DEMO
 from moe_serve.control.host import gpu_memory, host_memory, memory_share, threads_per_rank
 from moe_serve.control.model_json import read_model_json
+from moe_serve.control.phases import plan_phases
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.demo_config import demo_config
 from moe_serve.errors import ConfigError
@@ -30,14 +30,13 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
         return 0
     num_local_ranks = world.local_size if world.is_launched else config.num_ranks
     model_json = _model_json(config.models[0])
-    native = {kind: names[0] for kind, names in COLLECTIVES.items()}
-    resolved = resolve(config, model_json, threads_per_rank(num_local_ranks), native)
+    resolved = resolve(config, model_json, threads_per_rank(num_local_ranks))
     device_bytes = [
         count
         for index, pool in enumerate(config.pools)
         for count in [_device_bytes(index, pool, num_local_ranks)] * pool.ranks
     ]
-    deployment = plan_deployment(resolved, model_json, device_bytes)
+    resolved, deployment = plan_phases(resolved, model_json, device_bytes)
     later = (*unserved(resolved), *deployment.unserved)
     report = CheckReport(resolved, deployment, tuple(choices(config, resolved)), later)
     if as_json:

@@ -25,6 +25,7 @@ _PARTS = (
     ("rotary table", "rotary_table"),
     ("experts", "experts"),
     ("working space", "working_space"),
+    ("experts on the move", "moving"),
     ("KV cache", "kv"),
     ("total", "total"),
     ("may use", "budget"),
@@ -78,6 +79,7 @@ class CheckReport:
             "num_ranks": plan.num_ranks,
             "epoch": plan.epoch,
             "pools": [asdict(pool) for pool in plan.pools],
+            "reasons": list(self.deployment.reasons),
         }
 
 
@@ -92,6 +94,8 @@ def print_report(report: CheckReport, file: TextIO) -> None:
     groups = _equal_ranks(report.deployment.memories)
     for start in range(0, len(groups), _GROUPS_PER_TABLE):
         console.print(_memory_table(groups[start : start + _GROUPS_PER_TABLE]))
+    for reason in report.deployment.reasons:
+        console.print(f"plan  {reason}", markup=False)
     for key, value in report.chosen:
         console.print(f"chosen  {key}: {value}", markup=False)
     for sentence in report.unserved:

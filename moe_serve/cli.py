@@ -15,11 +15,12 @@ from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
 from moe_serve.control.drain import DrainSignals
 from moe_serve.control.front_end import listen
+from moe_serve.control.join import join, tell_other_mpiruns
 from moe_serve.control.together import together
 from moe_serve.control.world import (
     LaunchedWorld,
-    check_world_size,
     die_with_parent,
+    in_pools,
     launched_world,
     roll_call,
 )
@@ -67,7 +68,7 @@ def _run(arguments: Sequence[str], world: LaunchedWorld) -> int:
 def _check(options: argparse.Namespace, world: LaunchedWorld) -> int:
     config = load_config(options.config, options.set, to_serve=False)
     if world.is_launched:
-        check_world_size(config, world)
+        in_pools(config, world, options.pools)
     from moe_serve.check import check
 
     return check(config, world, as_json=options.json)
@@ -75,29 +76,34 @@ def _check(options: argparse.Namespace, world: LaunchedWorld) -> int:
 
 def _serve(options: argparse.Namespace, world: LaunchedWorld) -> int:
     drain_signals = DrainSignals()
-    config, listener = together(roll_call(world), lambda: _prepare(options, world))
+    ranks = roll_call(world)
+    config = together(ranks, lambda: load_config(options.config, options.set))
+    try:
+        launch = together(ranks, lambda: in_pools(config, world, options.pools))
+        numbers = [int(rank) for rank in ranks.allgather_bytes(b"%d" % launch.rank)]
+        listener = together(ranks, lambda: _prepare(config, launch), numbers)
+    except AgreedError as error:
+        tell_other_mpiruns(config, options.pools, ranks, str(error))
+        raise
+    launch = join(config, launch, ranks)
     logging.basicConfig(
-        level=logging.INFO if world.rank == 0 else logging.WARNING,
-        format=f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s",
+        level=logging.INFO if launch.rank == 0 else logging.WARNING,
+        format=f"%(asctime)s rank {launch.rank} %(levelname)s %(name)s: %(message)s",
     )
     ask_for_huge_pages()
     # Torch is loaded here: nothing above may take seconds to say no.
     from moe_serve.serve import serve
 
-    return serve(config, world, listener, drain_signals)
+    return serve(config, launch, listener, drain_signals)
 
 
-def _prepare(
-    options: argparse.Namespace, world: LaunchedWorld
-) -> tuple[Config, socket.socket | None]:
-    """The config, and on rank 0 the HTTP socket."""
-    config = load_config(options.config, options.set)
-    check_world_size(config, world)
+def _prepare(config: Config, launch: LaunchedWorld) -> socket.socket | None:
+    """What needs no torch; on plan rank 0 the HTTP socket."""
     check_models(config)
-    if world.rank > 0:
-        return config, None
+    if launch.rank > 0:
+        return None
     check_front_end(config)
-    return config, listen(config.server.host, config.server.port)
+    return listen(config.server.host, config.server.port)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -118,11 +124,22 @@ def _parser() -> argparse.ArgumentParser:
         help="lay a value over the file's, list entries by number: pools.0.ranks=4",
     )
     parser.add_argument(
+        "--pools",
+        type=_names,
+        default=(),
+        metavar="NAME,...",
+        help="the pools whose ranks this mpirun is; other mpiruns are the others (world.address)",
+    )
+    parser.add_argument(
         "--check", action="store_true", help="print the plan and memory per rank, start nothing"
     )
     parser.add_argument("--json", action="store_true", help="with --check: print JSON")
     parser.add_argument("--version", action="version", version=f"moe_serve {version('moe-serve')}")
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 def _tell(error: MoeServeError, world: LaunchedWorld) -> None:

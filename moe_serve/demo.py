@@ -36,7 +36,7 @@ def demo_checkpoint(cache_dir: Path | None = None) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as scratch:
-            _write_checkpoint(Path(scratch) / "demo")
+            write_checkpoint(Path(scratch) / "demo", demo_config())
             _settle(Path(scratch) / "demo", final)
     except OSError as error:
         raise CheckpointError(
@@ -58,10 +58,14 @@ def _settle(made: Path, final: Path) -> None:
             raise
 
 
-def _write_checkpoint(directory: Path) -> None:
+def write_checkpoint(directory: Path, config: dict[str, Any]) -> None:
+    """A model of random weights in a new directory.
+
+    Args:
+        config: the demo's config.json, perhaps of other sizes.
+    """
     directory.mkdir()
     tokenizer = make_tokenizer()
-    config = demo_config()
     assert tokenizer.get_vocab_size() == config["vocab_size"]
     save_tokenizer(tokenizer, directory)
     (directory / "config.json").write_text(json.dumps(config, indent=1))

@@ -18,7 +18,7 @@ from moe_serve.config.load import load_config
 from moe_serve.config.resolve import model_name
 from moe_serve.config.tree import Config
 from moe_serve.control.mpirun import mpirun_command, mpirun_environment
-from moe_serve.control.world import die_with_parent
+from moe_serve.control.world import die_with_parent, served_pools
 from moe_serve.errors import MoeServeError
 
 _READY = b"ready "
@@ -28,8 +28,10 @@ def main() -> int:
     options = _parser().parse_args()
     try:
         config = load_config(options.config, options.set)
-        ranks = rank_command(options.config, options.set)
-        return launch(mpirun_command(options.num_ranks or config.num_ranks, ranks), config)
+        served = served_pools(config, options.pools.split(",") if options.pools else [])
+        ranks = rank_command(options.config, options.set, served if options.pools else ())
+        num_ranks = sum(pool.ranks for pool in config.pools if pool.name in served)
+        return launch(mpirun_command(options.num_ranks or num_ranks, ranks), config)
     except MoeServeError as error:
         print(f"moe_serve: error: {error}", file=sys.stderr)
         return 2
@@ -37,9 +39,14 @@ def main() -> int:
         return 130
 
 
-def rank_command(config: str, overrides: Sequence[str]) -> list[str]:
-    """What each rank runs."""
+def rank_command(config: str, overrides: Sequence[str], pools: Sequence[str] = ()) -> list[str]:
+    """What each rank runs.
+
+    Args:
+        pools: of this mpirun, where it is not all of the world.
+    """
     words = [word for override in overrides for word in ("--set", override)]
+    words += ["--pools", ",".join(pools)] if pools else []
     return [sys.executable, "-m", "moe_serve.cli", "--config", config, *words]
 
 
@@ -124,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", "--num-ranks", type=int, help="default: as many as the pools need")
     parser.add_argument("--config", required=True, metavar="FILE")
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
+    parser.add_argument("--pools", metavar="NAME,...", help="those of this mpirun; default: all")
     return parser
 
 

@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import numpy as np
 from moe_comm.header import StepHeader, agree
+from moe_placement.load.trace import ExpertLoad
 
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import build_rank
@@ -95,8 +97,8 @@ class LLM:
             RequestError: a prompt that cannot be served.
         """
         requests = self._requests(prompts, sampling or SamplingParams(temperature=0.0))
-        launch, exchange = self._meeting.launch, self._meeting.exchange
-        mine = requests[launch.rank :: launch.size]
+        exchange = self._meeting.exchange
+        mine = self._own(requests)
         error = ""
         try:
             for request in mine:
@@ -113,9 +115,35 @@ class LLM:
             everything |= msgspec.msgpack.decode(part, type=dict[str, list[TokenEvent]])
         return [self._completion(each, everything[each.request_id]) for each in requests]
 
+    @property
+    def vocab_size(self) -> int:
+        return self._rank.served.vocab_size
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """-> the data of each rank, in rank order; called by all ranks."""
+        return self._meeting.exchange.allgather_bytes(data)
+
     def stats(self) -> RankStats:
         """This rank's counters since it started."""
         return self._rank.engine.stats()
+
+    def expert_load(self) -> ExpertLoad:
+        """Of all ranks since they started, in one window; all call it together.
+
+        Raises:
+            LoadError: a layer has no tokens yet, or the model has no experts.
+        """
+        plan, exchange = self._rank.deployment.plan, self._meeting.exchange
+        shape = (len(plan.layers), plan.num_experts)
+        counts = exchange.allgather_bytes(self._rank.loaded.load.totals)
+        return ExpertLoad(
+            model=plan.model,
+            layers=tuple(sorted(plan.layers)),
+            counts_TLE=np.sum(
+                [np.frombuffer(each, "<i8").reshape(1, *shape) for each in counts], axis=0
+            ),
+            steps_per_window=max(1, self.stats().num_steps),
+        )
 
     def close(self) -> None:
         """Leave the world, unless others lent it; all ranks do so together."""
@@ -157,6 +185,11 @@ class LLM:
         if self._tokenizer is None:
             raise RequestError("the checkpoint has no tokenizer.json; give token ids")
         return self._tokenizer.encode_now(prompt, add_special_tokens=True)
+
+    def _own(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """Those that this rank generates: ranks that take requests take turns."""
+        homes, rank = self._rank.homes, self._meeting.launch.rank
+        return requests[homes.index(rank) :: len(homes)] if rank in homes else ()
 
     def _run(self, requests: Sequence[Request]) -> dict[str, list[TokenEvent]]:
         events: dict[str, list[TokenEvent]] = {request.request_id: [] for request in requests}

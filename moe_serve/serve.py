@@ -4,6 +4,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from moe_comm.transport.exchange import PeerLostError
 
@@ -11,13 +12,17 @@ from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import Rank, build_rank
 from moe_serve.config.tree import Config
 from moe_serve.control.addresses import bind_address, reachable_addresses
+from moe_serve.control.balance import ServedDeployment
 from moe_serve.control.drain import DrainSignals
 from moe_serve.control.front_end import FrontEnd, FrontEndStart
 from moe_serve.control.link import RankLink
+from moe_serve.control.rank_weights import rank_weights
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.errors import EngineDeadError
+from moe_serve.kv_join import join_kv
 from moe_serve.step.worker import Worker
+from moe_serve.survive.regroup import Survivor
 
 _SECRET_BYTES = 32
 
@@ -56,25 +61,32 @@ def _serve(
     launch, exchange = meeting.launch, meeting.exchange
     rank = build_rank(config, meeting)
     secret = exchange.allgather_bytes(secrets.token_bytes(_SECRET_BYTES))[0]
+    kv_end = join_kv(rank, meeting, secret)
     link = together(exchange, lambda: RankLink(bind_address(launch), secret))
     addresses = exchange.allgather_bytes(reachable_addresses(link.port, launch).encode())
-    watch: Callable[[], None] = _look_at_nothing
+    meeting.follow_peers()
+    watch: Callable[[], None] = meeting.check_peers
     if front_end is not None and listener is not None:
         front_end.start(_message(rank, listener, secret, addresses))
         listener.close()
         # Under mpirun SIGTERM and SIGINT are mpirun's to act on.
         also = () if launch.is_launched else (signal.SIGTERM, signal.SIGINT)
         drain_signals.act(front_end.drain, also)
-        watch = front_end.watch
-    epoch = rank.deployment.plan.epoch
-    Worker(launch.rank, rank.engine, rank.exchange, link, watch, epoch).run()
+        watch = partial(_look_at_all, front_end, meeting)
+    load, mover = rank.loaded.load, rank.loaded.mover
+    survivor = Survivor(meeting, rank.parts, rank.loaded)
+    Worker(launch.rank, rank.engine, rank.exchange, link, watch, load, mover, survivor.go_on).run()
     link.close()
+    if kv_end is not None:
+        kv_end.close()
     if front_end is not None:
         front_end.finish()
 
 
-def _look_at_nothing() -> None:
-    """What ranks without a front end of their own do now and then."""
+def _look_at_all(front_end: FrontEnd, meeting: Meeting) -> None:
+    """What plan rank 0 does now and then."""
+    front_end.watch()
+    meeting.check_peers()
 
 
 def _message(
@@ -88,8 +100,16 @@ def _message(
         models=(rank.served,),
         addresses=tuple(address.decode() for address in addresses),
         secret=secret,
-        rank_weights=(1.0,) * config.num_ranks,
+        rank_weights=rank_weights(config, rank.deployment, rank.homes),
+        prefill_ranks=rank.prefill_ranks,
+        max_local_prefill=config.scheduler.max_local_prefill,
         page_size=config.cache.page_size,
         max_live=config.scheduler.max_live,
         api_keys=config.server.api_keys,
+        deployment=ServedDeployment(
+            config=config,
+            plan=rank.deployment.plan,
+            memories=rank.deployment.memories,
+            reasons=rank.deployment.reasons,
+        ),
     )

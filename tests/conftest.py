@@ -13,6 +13,14 @@ import pytest
 MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """In models this small a second thread only waits for the first, and takes the ranks' core."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def mpirun() -> MpiRun:
     """`mpirun(num_ranks, args, timeout, options=())`: runs Python with args on that many ranks.

@@ -16,13 +16,13 @@ def write_random_plan(
     seed: int,
     weight_format: str = "float32",
     idle_rank: int | None = None,
+    pools: tuple[PoolPlan, ...] = (),
 ) -> Plan:
     """Uneven counts of experts, and replicas of uneven weight.
 
-    For the one pool of `live_server.server_config`.
-
     Args:
         idle_rank: gets no expert at all.
+        pools: by default the one pool of `live_server.server_config`.
     """
     generator = np.random.default_rng(seed)
     spec = ModelSpec.from_config(json.loads((checkpoint / "config.json").read_text()))
@@ -32,7 +32,7 @@ def write_random_plan(
         layer: random_layer(generator, num_ranks, spec.num_experts, holders)
         for layer in spec.moe_layers
     }
-    plan = Plan("tiny", spec.num_experts, (pool,), layers)
+    plan = Plan("tiny", spec.num_experts, pools or (pool,), layers)
     save(plan, path)
     return plan
 

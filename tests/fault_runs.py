@@ -91,6 +91,9 @@ class Run:
         )
         return found
 
+    def ranks(self) -> list[psutil.Process]:
+        return [process for process in self.family() if "OMPI_COMM_WORLD_RANK" in process.environ()]
+
     def front_end(self) -> psutil.Process:
         (found,) = (process for process in self.family() if _FRONT_END in process.cmdline())
         return found
@@ -116,15 +119,18 @@ class Stream:
         broken: how the connection ended, where it did not end in order.
     """
 
-    def __init__(self, url: str, max_tokens: int) -> None:
+    def __init__(
+        self, url: str, max_tokens: int, prompt: Sequence[int] = (5, 6, 7, 8), **fields: Any
+    ) -> None:
         self._url = url
         self._body = {
-            "prompt": [5, 6, 7, 8],
+            "prompt": list(prompt),
             "max_tokens": max_tokens,
             "temperature": 0,
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **fields,
         }
         self.events: list[dict[str, Any]] = []
         self.broken: httpx.HTTPError | None = None
@@ -149,6 +155,16 @@ class Stream:
         """OpenAI's error object, if that is how it ended."""
         found: dict[str, Any] | None = self.events[-1].get("error")
         return found
+
+    @property
+    def tokens(self) -> list[str]:
+        """Those that came so far, where `logprobs` was asked for."""
+        return [
+            token
+            for event in self.events
+            for choice in event.get("choices", ())
+            for token in (choice["logprobs"] or {"tokens": ()})["tokens"]
+        ]
 
     @property
     def num_tokens(self) -> int:

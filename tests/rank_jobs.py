@@ -12,12 +12,15 @@ from typing import Any, TextIO
 
 import numpy as np
 import psutil
+import torch
 import yaml
 from families import NUM_SPECIAL, VOCAB_SIZE
 from live_server import ENVIRONMENT, mpirun, server_config
 
 WORKER = Path(__file__).parent / "moe_serve" / "parallel" / "worker.py"
 JOB_SECONDS = 120.0
+# Best two logits this near may change places.
+NEAR = 1e-4
 
 Job = dict[str, Any]
 
@@ -55,6 +58,20 @@ def greedy(prompt: Sequence[int], num_tokens: int = 24) -> Job:
         "ignore_eos": True,
         "logprobs": 5,
     }
+
+
+def follow(answer: dict[str, list[str]], expected: Sequence[int], logits_SV: torch.Tensor) -> int:
+    """How many tokens are the reference's, which must be all up to a near tie of its best two."""
+    for step, (token, right, logits_V) in enumerate(
+        zip(answer["tokens"], expected, logits_SV, strict=True)
+    ):
+        values, ids = logits_V.topk(2)
+        if token != right:
+            assert values[0] - values[1] < NEAR and token in ids.tolist(), f"step {step}"
+            return step
+        own = float.fromhex(answer["bits"][step].split()[0])
+        assert abs(own - float(logits_V.log_softmax(0)[right])) < NEAR, f"step {step}"
+    return len(expected)
 
 
 class Ranks:

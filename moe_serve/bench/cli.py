@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from moe_serve.bench import dispatch, offline, placement, simulator
+from moe_serve.bench import dispatch, offline, placement, pools, simulator
 from moe_serve.errors import MoeServeError
 
 
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("offline", offline),
         ("dispatch", dispatch),
         ("placement", placement),
+        ("pools", pools),
         ("simulator", simulator),
     )
     for name, module in modules:

@@ -53,7 +53,7 @@ def _never() -> bool:
 
 
 def _exchange(collective: str, world: World, launch: LaunchedWorld) -> Exchange:
-    exchange = world.open_exchange(launch.rank, _DEADLINE, _never)
+    exchange = world.open_exchange(range(launch.size), _DEADLINE, _never)
     if collective in _NATIVE:
         return exchange
     cpu = torch.device("cpu")

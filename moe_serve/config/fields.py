@@ -1,5 +1,6 @@
 """Plain YAML values to frozen dataclasses, strictly: the annotations are the schema."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
@@ -10,6 +11,7 @@ from moe_serve.config.units import Quantity
 from moe_serve.errors import ConfigError
 
 Section = TypeVar("Section")
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _NAMES: dict[object, str] = {
     str: "text",
     int: "a whole number",
@@ -53,11 +55,16 @@ def convert(kind: Any, value: object, where: str) -> Any:
         return _sequence(get_args(kind), value, where)
     if is_dataclass(kind):
         return value if isinstance(value, kind) else build(kind, value, where)  # type: ignore[arg-type]
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float and _is_number(value):
+        return float(value)  # type: ignore[arg-type]
     if type(value) is not kind:
         raise wrong(where, value, _NAMES[kind])
     return value
+
+
+def _is_number(value: object) -> bool:
+    """YAML takes 1e-5, which has no point, for text."""
+    return type(value) is int or (isinstance(value, str) and _EXPONENT.fullmatch(value) is not None)
 
 
 def join(where: str, key: object) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 from moe_serve.config.document import read_document
 from moe_serve.config.fields import build
-from moe_serve.config.tree import Config, ModelConfig, PlacementConfig
+from moe_serve.config.tree import Config, ModelConfig
 from moe_serve.config.unserved import require_served
 from moe_serve.config.validate import BUILTIN, DEMO, validate
 from moe_serve.errors import ConfigError, MoeServeError
+
+_DEVICE_FILES = (".yaml", ".yml")
 
 
 def load_config(
@@ -37,7 +39,7 @@ def load_config(
             require_served(config)
     except MoeServeError as error:
         raise type(error)(f"{source}: {error}") from error
-    return replace(config, placement=_beside(source, config.placement))
+    return _beside(source.parent, config)
 
 
 def _with_models(document: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +58,23 @@ def _with_absolute_path(model: ModelConfig) -> ModelConfig:
     return replace(model, path=str(Path(model.path).expanduser().absolute()))
 
 
-def _beside(source: Path, placement: PlacementConfig) -> PlacementConfig:
-    """Plan and trace are looked for from the config's own folder, so that they move together."""
-    plan = placement.plan if placement.plan == "auto" else str(source.parent / placement.plan)
-    load = str(source.parent / placement.load) if placement.load else ""
-    return replace(placement, plan=plan, load=load)
+def _beside(folder: Path, config: Config) -> Config:
+    """Files are looked for from the config's own folder, so that they move together."""
+    placement = config.placement
+    plan = placement.plan if placement.plan == "auto" else str(folder / placement.plan)
+    load, record = (
+        str(folder / name) if name else "" for name in (placement.load, placement.record)
+    )
+    return replace(
+        config,
+        placement=replace(placement, plan=plan, load=load, record=record),
+        pools=tuple(
+            replace(pool, hardware=str(folder / pool.hardware))
+            if pool.hardware.endswith(_DEVICE_FILES)
+            else pool
+            for pool in config.pools
+        ),
+        world=replace(
+            config.world, secret=str(folder / config.world.secret) if config.world.secret else ""
+        ),
+    )

@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
-from moe_serve.config.validate import BUILTIN, DTYPES
+from moe_serve.config.validate import BUILTIN, COLLECTIVES, DTYPES
 from moe_serve.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
-def resolve(
-    config: Config,
-    model_json: Mapping[str, Any],
-    threads_per_rank: int,
-    native_collectives: Mapping[str, str],
-) -> Config:
+def resolve(config: Config, model_json: Mapping[str, Any], threads_per_rank: int) -> Config:
     """The config with nothing left to choose but what depends on free memory.
 
     `pools[].memory` and `cache.num_pages` stay 0 where the device is asked at bring-up. Threads
@@ -28,7 +23,6 @@ def resolve(
         model_json: the model's config.json.
         threads_per_rank: CPU threads of each of this host's ranks, where a pool names none and
             `deterministic` does not ask for 1.
-        native_collectives: of each device kind among the pools.
 
     Raises:
         ConfigError: the model's config.json does not say what `auto` follows, or contradicts
@@ -36,7 +30,7 @@ def resolve(
     """
     model = _resolve_model(config.models[0], model_json)
     threads = 1 if config.deterministic else threads_per_rank
-    pools = tuple(_resolve_pool(pool, model, threads, native_collectives) for pool in config.pools)
+    pools = tuple(_resolve_pool(pool, model, threads) for pool in config.pools)
     _check_one_collective(pools)
     resolved = replace(config, models=(model,), pools=pools)
     for key, value in choices(config, resolved):
@@ -71,14 +65,12 @@ def _resolve_model(model: ModelConfig, model_json: Mapping[str, Any]) -> ModelCo
     )
 
 
-def _resolve_pool(
-    pool: PoolConfig, model: ModelConfig, threads: int, native_collectives: Mapping[str, str]
-) -> PoolConfig:
+def _resolve_pool(pool: PoolConfig, model: ModelConfig, threads: int) -> PoolConfig:
     auto = pool.collective == "auto"
     return replace(
         pool,
         weights=model.dtype if pool.weights == "auto" else pool.weights,
-        collective=native_collectives[pool.device] if auto else pool.collective,
+        collective=COLLECTIVES[pool.device][0] if auto else pool.collective,
         threads=pool.threads or threads,
     )
 

@@ -11,6 +11,7 @@ from moe_placement.model.formats import FORMATS
 
 from moe_serve.config.rules import NotEmpty, OneOf, Range
 from moe_serve.config.units import Bytes, BytesPerSecond, Seconds
+from moe_serve.config.workload import WorkloadConfig
 
 Text = Annotated[str, NotEmpty()]
 Count = Annotated[int, Range(1)]
@@ -19,7 +20,7 @@ Share = Annotated[float, Range(0, 1, above=True)]
 Dtype = Annotated[str, OneOf(("auto", "float32", "bfloat16", "float16"))]
 WeightFormat = Annotated[str, OneOf(("auto", *FORMATS))]
 DeviceKind = Annotated[str, OneOf(("cpu", "cuda", "npu", "emulated"))]
-Role = Annotated[str, OneOf(("both", "prefill", "decode", "experts"))]
+Role = Annotated[str, OneOf(("auto", "both", "prefill", "decode", "experts"))]
 Collective = Annotated[str, OneOf(("auto", "mpi", "gloo", "nccl", "hccl"))]
 Wire = Annotated[str, OneOf(("auto", "float32", "bfloat16", "float16", "int8"))]
 
@@ -46,7 +47,8 @@ class ModelConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionConfig:
     """Attributes:
-    tensor_parallel: ranks that share one copy of the attention weights; this version serves 1.
+    tensor_parallel: adjacent ranks that share one copy of attention, dense and shared-expert
+        weights and the vocabulary.
     """
 
     tensor_parallel: Count = 1
@@ -57,11 +59,11 @@ class PoolConfig:
     """Like devices under one name.
 
     Attributes:
-        device: the kind that its ranks drive, one each; this version serves cpu or cuda, one
-            kind in all pools.
-        role: which phase its ranks do; this version serves `both`.
-        weights: format that weights are stored in; this version serves the model's dtype alone,
-            which auto is.
+        device: the kind that its ranks drive, one each; this version serves cpu, cuda and
+            emulated.
+        role: which phase its ranks do; auto is what serves placement.workload best.
+        weights: format that weights are stored in: the model's dtype, which auto is, or a
+            narrower one, of which this version serves bfloat16, float16 and int8.
         memory: bytes each rank may use; 0 asks the device.
         collective: what its ranks exchange tokens over: mpi or gloo on CPUs, nccl on GPUs,
             hccl on NPUs; auto asks the device. The same in all pools of one device kind.
@@ -115,6 +117,7 @@ class PlacementConfig:
         rebalance_every: seconds after which a new plan for the load of late is considered; 0
             never moves an expert.
         move_bytes_per_step: weights that each rank may take in beside one step while experts move.
+        workload: what roles are decided by, and what is predicted of the server.
     """
 
     plan: Text = "auto"
@@ -123,6 +126,7 @@ class PlacementConfig:
     record: str = ""
     rebalance_every: Seconds = 0.0
     move_bytes_per_step: Bytes = 16 << 20
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +136,14 @@ class SchedulerConfig:
     max_sequences: sequences that one rank runs at once.
     max_waiting: requests that one rank holds besides max_sequences; what comes on top is
         refused (HTTP 429).
+    max_local_prefill: tokens of a prompt, beyond those that the rank which decodes has cached, up
+        to which that rank computes them itself although other pools have the role prefill.
     """
 
     max_tokens_per_step: Count = 2048
     max_sequences: Count = 256
     max_waiting: Count = 1024
+    max_local_prefill: Count = 256
 
     @property
     def max_live(self) -> int:
@@ -200,9 +207,10 @@ class EmulationConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyConfig:
     """Attributes:
-    max_kl: the largest Kullback-Leibler divergence, in nats per token, of the served model's
-        next-token distribution from the float32 reference's; looked at before serving. 0 does
-        not look.
+    max_kl: the largest mean Kullback-Leibler divergence, in nats per token, of the served
+        model's next-token distributions from the float32 reference's, over a few prompts before
+        serving; 0 does not look. The reference is computed from the checkpoint, which is read
+        once more.
     """
 
     max_kl: Annotated[float, Range(0)] = 0.0

@@ -41,12 +41,16 @@ class Quantity:
             return None
 
 
+_PER_SECOND = (("", 1), ("/s", 1))
+
 BYTES = Quantity("a size such as 80GiB or 512MB", _BYTES)
 BYTES_PER_SECOND = Quantity(
     "a rate such as 25GB/s", tuple((f"{name}/s", factor) for name, factor in _BYTES if name)
 )
 SECONDS = Quantity("a time such as 5us or 2ms", _SECONDS)
+PER_SECOND = Quantity("a number or a rate such as 2/s", _PER_SECOND)
 
 Bytes = Annotated[int, BYTES, Range(0)]
 BytesPerSecond = Annotated[float, BYTES_PER_SECOND, Range(0, above=True)]
 Seconds = Annotated[float, SECONDS, Range(0)]
+PerSecond = Annotated[float, PER_SECOND, Range(0)]

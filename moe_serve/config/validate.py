@@ -3,6 +3,7 @@
 from collections import Counter
 
 from moe_serve.config.tree import Config, PlacementConfig, PoolConfig
+from moe_serve.config.workload import WorkloadConfig
 from moe_serve.errors import ConfigError, UnsupportedError
 
 # What may join the ranks of each device kind; the device's native one first.
@@ -32,8 +33,11 @@ def validate(config: Config) -> None:
         _check_collective(f"pools[{index}]", pool)
         if config.deterministic:
             _check_threads(f"pools[{index}]", pool)
+        _check_attention(f"pools[{index}]", pool)
     _check_links(config)
     _check_placement(config.placement)
+    _check_workload(config.placement.workload)
+    _check_roles(config)
 
 
 def _check_models(config: Config) -> None:
@@ -66,9 +70,36 @@ def _check_threads(where: str, pool: PoolConfig) -> None:
         )
 
 
+def _check_attention(where: str, pool: PoolConfig) -> None:
+    shards = pool.attention.tensor_parallel
+    if pool.role == "experts" and shards > 1:
+        raise ConfigError(
+            f"{where}.attention.tensor_parallel: an experts pool has no attention to share, got "
+            f"{shards}; remove the key"
+        )
+    if pool.ranks % shards:
+        raise ConfigError(
+            f"{where}.attention.tensor_parallel: {shards} does not divide the pool's "
+            f"{pool.ranks} ranks; change one of the two"
+        )
+    if pool.device == "emulated" and not pool.hardware:
+        raise ConfigError(
+            f"{where}.hardware: an emulated pool must say what it emulates; name a device of the "
+            "catalogue (moe_plan lists them) or a device file"
+        )
+
+
 def _check_links(config: Config) -> None:
     names = [pool.name for pool in config.pools]
+    seen: set[frozenset[str]] = set()
     for index, link in enumerate(config.links):
+        ends = frozenset(link.between)
+        if len(ends) < 2 or ends in seen:
+            raise ConfigError(
+                f"links[{index}].between: [{', '.join(link.between)}] is given twice or joins a "
+                "pool to itself; name two pools, each pair once"
+            )
+        seen.add(ends)
         for name in link.between:
             if name not in names:
                 raise ConfigError(
@@ -90,3 +121,35 @@ def _check_placement(placement: PlacementConfig) -> None:
             f"placement.redundancy: {placement.redundancy:g} of the experts may have replicas, "
             "those that a load trace shows to be busy; name one as placement.load, or set it to 0"
         )
+
+
+def _check_workload(workload: WorkloadConfig) -> None:
+    for key in ("rate", "prompt_tokens", "output_tokens"):
+        if workload.is_given and not getattr(workload, key):
+            raise ConfigError(
+                f"placement.workload.{key}: this key is missing or 0; a workload is given whole, "
+                "e.g. {rate: 2/s, prompt_tokens: 1000, output_tokens: 200}"
+            )
+
+
+def _check_roles(config: Config) -> None:
+    asking = [index for index, pool in enumerate(config.pools) if pool.role == "auto"]
+    if not asking:
+        return
+    key = f"pools[{asking[0]}].role"
+    if config.placement.plan != "auto":
+        raise ConfigError(
+            f"{key}: auto is for placement.plan: auto, and the plan file {config.placement.plan} "
+            "is made for roles that are given; give this one"
+        )
+    if not config.placement.workload.is_given:
+        raise ConfigError(
+            f"{key}: auto is decided by the requests that are expected; give placement.workload, "
+            "e.g. {rate: 2/s, prompt_tokens: 1000, output_tokens: 200}, or a role"
+        )
+    for index, pool in enumerate(config.pools):
+        if not pool.hardware:
+            raise ConfigError(
+                f"pools[{index}].hardware: {key} is auto, which compares the devices of all pools; "
+                "name a device of the catalogue or a device file, or give that role"
+            )

@@ -13,7 +13,7 @@ _PROBE_SECONDS = 2.0
 
 
 def bind_address(launch: LaunchedWorld) -> str:
-    """Loopback where all ranks are on one host."""
+    """Loopback where all ranks, of whichever mpirun, are on one host."""
     return _LOOPBACK if launch.size == launch.local_size else "0.0.0.0"
 
 
@@ -36,6 +36,8 @@ def _host_addresses(launch: LaunchedWorld) -> list[str]:
         for address in addresses
         if address.family == socket.AF_INET and not address.address.startswith("127.")
     ]
+    # Where mpiruns met, the others have a way to for certain.
+    hosts.sort(key=lambda host: host != launch.address)
     if not hosts:
         raise BringUpError(
             f"rank {launch.rank}: the ranks span hosts, and this host has no IPv4 address "
@@ -58,6 +60,6 @@ def first_reachable(endpoints: str) -> str:
         except OSError:
             continue
     raise BringUpError(
-        f"the front end reaches none of a rank's addresses ({endpoints}); "
+        f"none of a rank's addresses ({endpoints}) can be reached from where it is needed; "
         "open the network between the hosts"
     )

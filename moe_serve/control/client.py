@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from moe_serve.types import RankStats, Request, TokenEvent
+from moe_serve.types import MembershipNews, RankStats, Request, TokenEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class EngineClient(Protocol):
     @property
     def expert_imbalance(self) -> float:
         """Max / mean over ranks of the expert rows computed of late; 1 is even."""
+        ...
+
+    @property
+    def membership(self) -> MembershipNews:
+        """Which ranks are lost."""
         ...
 
     def stats(self) -> Sequence[RankStats]:

@@ -1,12 +1,13 @@
 """Config and model to what will run: spec, plan, and what each rank's memory must hold."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+from moe_placement.hardware.device import DeviceSpec
 from moe_placement.memory.rank_memory import RankMemory, check_model, rank_memory
 from moe_placement.memory.report import fit_problems
 from moe_placement.model.architectures import UnsupportedModelError
@@ -17,13 +18,15 @@ from moe_placement.plan_file import load
 
 from moe_serve.config.tree import Config
 from moe_serve.config.unserved import unserved_architecture
-from moe_serve.control.automatic_plan import automatic_plan
+from moe_serve.control.automatic_plan import ChosenPlan, MemoriesOf, automatic_plan
+from moe_serve.control.groups import check_groups
+from moe_serve.control.hardware import pool_hardware
 from moe_serve.control.together import Gathering
 from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
 
 logger = logging.getLogger(__name__)
 
-_ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,21 @@ class Deployment:
     """
 
     spec: ModelSpec
-    plan: Plan
+    chosen: ChosenPlan
     memories: tuple[RankMemory, ...]
+
+    @property
+    def plan(self) -> Plan:
+        return self.chosen.plan
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why an automatic plan is what it is."""
+        return self.chosen.reasons
+
+    def with_plan(self, plan: Plan) -> "Deployment":
+        """The same ranks under another plan; their memories stay as they were priced."""
+        return replace(self, chosen=ChosenPlan(plan))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -46,15 +62,7 @@ class Deployment:
     @property
     def unserved(self) -> tuple[str, ...]:
         """A sentence for each thing in model and plan that this version does not serve."""
-        return (*unserved_architecture(self.spec.architecture), *self._unserved_groups())
-
-    def _unserved_groups(self) -> Iterator[str]:
-        groups = self.plan.ep_groups()
-        if len(groups) > 1:
-            yield (
-                f"placement.plan: this version serves one expert-parallel group, the plan has "
-                f"{len(groups)}; serve one of them, with its pools and layers alone"
-            )
+        return tuple(unserved_architecture(self.spec.architecture))
 
     def require_served(self) -> None:
         """Refuse to run a plan that can only be checked.
@@ -88,20 +96,26 @@ def plan_deployment(
     Raises:
         UnsupportedError: an architecture that this version does not know.
         CheckpointError: a config.json whose numbers cannot describe a model.
+        ConfigError: hardware that is not known, or pools of one EP group without a link.
         PlacementError: a plan file that is not of this model or these pools.
     """
     spec = read_spec(model_json)
-    try:
-        plan = _plan(config, spec)
-        memories = tuple(
-            _memory(config, spec, plan, rank, device_bytes)
+    hardware = pool_hardware(config)
+
+    def memories_of(plan: Plan) -> tuple[RankMemory, ...]:
+        return tuple(
+            memory_of(config, spec, plan, rank, device_bytes)
             for rank, device_bytes in enumerate(device_bytes_by_rank)
         )
+
+    try:
+        chosen = _plan(config, spec, hardware, memories_of)
+        memories = memories_of(chosen.plan)
     except PlanError as error:
         key = "load" if config.placement.load else "plan"
         raise PlacementError(f"placement.{key}: {error}") from error
-    assert len(memories) == plan.num_ranks
-    return Deployment(spec, plan, memories)
+    check_groups(config, chosen.plan)
+    return Deployment(spec, chosen, memories)
 
 
 def require_one_plan(ranks: Gathering, plan: Plan) -> None:
@@ -130,7 +144,11 @@ def read_spec(model_json: Mapping[str, Any]) -> ModelSpec:
 
 
 def pool_plans(config: Config) -> tuple[PoolPlan, ...]:
-    """The pools with their plan ranks: numbered from 0 in the order of the config."""
+    """The pools with their plan ranks: numbered from 0 in the order of the config.
+
+    Prefill pools are an EP group of their own, beside that of all the others.
+    """
+    apart = any(pool.role != "prefill" for pool in config.pools)
     plans: list[PoolPlan] = []
     first = 0
     for pool in config.pools:
@@ -142,16 +160,24 @@ def pool_plans(config: Config) -> tuple[PoolPlan, ...]:
                 role=cast(Role, pool.role),
                 weight_format=pool.weights,
                 tensor_parallel=pool.attention.tensor_parallel,
+                ep_group=int(apart and pool.role == "prefill"),
             )
         )
         first += pool.ranks
     return tuple(plans)
 
 
-def _plan(config: Config, spec: ModelSpec) -> Plan:
+def _plan(
+    config: Config, spec: ModelSpec, hardware: Mapping[str, DeviceSpec], memories_of: MemoriesOf
+) -> ChosenPlan:
     pools = pool_plans(config)
     if config.placement.plan == "auto":
-        return automatic_plan(config.models[0].name, spec, pools, config.placement)
+        activation_bytes = ACTIVATION_BYTES[config.models[0].dtype]
+        return automatic_plan(config, spec, pools, hardware, memories_of, activation_bytes)
+    return ChosenPlan(_plan_of_file(config, spec, pools))
+
+
+def _plan_of_file(config: Config, spec: ModelSpec, pools: Sequence[PoolPlan]) -> Plan:
     plan = load(Path(config.placement.plan))
     check_model(plan, spec)
     if plan.model != config.models[0].name:
@@ -163,7 +189,7 @@ def _plan(config: Config, spec: ModelSpec) -> Plan:
         )
     for planned, wanted in zip(plan.pools, pools, strict=False):
         # Which EP group a rank is in, the plan alone says.
-        if replace(planned, ep_group=0, num_ep_groups=1) != wanted:
+        if replace(planned, ep_group=0, num_ep_groups=1) != replace(wanted, ep_group=0):
             raise PlanError(
                 f"{config.placement.plan} has {planned}, the config has {wanted}; make them agree"
             )
@@ -174,14 +200,17 @@ def _plan(config: Config, spec: ModelSpec) -> Plan:
     return plan
 
 
-def _memory(
+def memory_of(
     config: Config, spec: ModelSpec, plan: Plan, rank: int, device_bytes: int
 ) -> RankMemory:
+    """What one plan rank must hold of the resolved config's model."""
+    moves = bool(config.placement.rebalance_every) and plan.num_experts > 0
+    weight_format = plan.pool_of(rank).weight_format
     return rank_memory(
         spec,
         plan,
         rank,
-        activation_bytes=_ACTIVATION_BYTES[config.models[0].dtype],
+        activation_bytes=ACTIVATION_BYTES[config.models[0].dtype],
         max_tokens_per_step=config.scheduler.max_tokens_per_step,
         max_sequences=config.scheduler.max_sequences,
         page_size=config.cache.page_size,
@@ -189,4 +218,5 @@ def _memory(
         device_bytes=device_bytes,
         memory_fraction=config.cache.memory_fraction,
         max_context=config.models[0].max_context or None,
+        moving=moves * max(config.placement.move_bytes_per_step, spec.expert_bytes(weight_format)),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from moe_serve.control.balance import ServedDeployment
 from moe_serve.control.client import ServedModel
 from moe_serve.errors import BringUpError, EngineDeadError
 
@@ -24,7 +25,9 @@ class FrontEndStart:
     Attributes:
         addresses: of the ranks' links, by plan rank.
         rank_weights: share of the requests of each rank.
+        prefill_ranks, max_local_prefill: see Router.
         max_live: requests that one rank may hold.
+        deployment: what runs, for `/v1/plan` and for rebalancing.
     """
 
     url: str
@@ -32,9 +35,12 @@ class FrontEndStart:
     addresses: tuple[str, ...]
     secret: bytes
     rank_weights: tuple[float, ...]
+    prefill_ranks: tuple[int, ...]
+    max_local_prefill: int
     page_size: int
     max_live: int
     api_keys: str
+    deployment: ServedDeployment
 
 
 class FrontEnd:

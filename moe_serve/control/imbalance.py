@@ -9,7 +9,7 @@ _WINDOW = 16
 
 
 class ImbalanceWindow:
-    """Max over mean of the rows each rank's experts computed, over the last reports."""
+    """The rows each rank's experts computed, over the last reports."""
 
     def __init__(self, num_ranks: int) -> None:
         self._totals: deque[tuple[int, ...]] = deque([(0,) * num_ranks], maxlen=_WINDOW)
@@ -20,8 +20,13 @@ class ImbalanceWindow:
             self._totals.append(totals)
 
     @property
-    def value(self) -> float:
-        """1 is even, and so is a window in which nothing was computed."""
+    def over_mean(self) -> Sequence[float]:
+        """Of each rank; 1 is even, and so is a window in which nothing was computed."""
         rows = [new - old for old, new in zip(self._totals[0], self._totals[-1], strict=True)]
         mean = sum(rows) / len(rows)
-        return max(rows) / mean if mean else 1.0
+        return [number / mean if mean else 1.0 for number in rows]
+
+    @property
+    def value(self) -> float:
+        """Max over mean."""
+        return max(self.over_mean)

@@ -13,6 +13,8 @@ from moe_serve.types import Command, Report
 
 logger = logging.getLogger(__name__)
 
+_LINGER_MILLISECONDS = 1000
+
 
 class RankLink:
     """A rank's end: bound before the front end is told the address.
@@ -28,6 +30,9 @@ class RankLink:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.set_hwm(0)
+        # Before binding: the listener copies it, and by it ends the lines whose peer has left.
+        # Set only on closing, a report to a front end that leaves meanwhile is kept for ever.
+        self._socket.linger = _LINGER_MILLISECONDS
         self.port = self._socket.bind_to_random_port(f"tcp://{host}")
 
     def receive(self) -> Sequence[Command]:
@@ -43,8 +48,12 @@ class RankLink:
             else:
                 logger.warning("dropped a message without the secret on port %d", self.port)
 
-    def wait(self, seconds: float) -> None:
-        self._socket.poll(int(seconds * 1000))
+    def wait(self, seconds: float, descriptors: Sequence[int] = ()) -> None:
+        """Sleep until a message comes, or something can be read from one of the descriptors."""
+        poller = zmq.Poller()
+        for source in (self._socket, *descriptors):
+            poller.register(source, zmq.POLLIN)
+        poller.poll(int(seconds * 1000))
 
     def send(self, report: Report) -> None:
         if self._front_end is not None:
@@ -53,7 +62,7 @@ class RankLink:
 
     def close(self) -> None:
         """Wait up to a second for the last reports to leave."""
-        self._socket.close(linger=1000)
+        self._socket.close()
         self._context.term()
 
 
@@ -66,6 +75,7 @@ class FrontEndLink:
         self._encoder = msgspec.msgpack.Encoder()
         self._socket = context.socket(zmq.DEALER)
         self._socket.set_hwm(0)
+        self._socket.linger = _LINGER_MILLISECONDS
         self._socket.connect(first_reachable(address))
 
     async def send(self, command: Command) -> None:
@@ -79,4 +89,4 @@ class FrontEndLink:
                 return report
 
     def close(self) -> None:
-        self._socket.close(linger=1000)
+        self._socket.close()

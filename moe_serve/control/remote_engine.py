@@ -1,20 +1,33 @@
 """The engine as the front end sees it: ranks behind sockets, a router and a journal."""
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 import zmq.asyncio
 
+from moe_serve.control.expert_load import ExpertLoadRecord
 from moe_serve.control.imbalance import ImbalanceWindow
-from moe_serve.control.journal import Journal
+from moe_serve.control.journal import Entry, Journal
 from moe_serve.control.link import FrontEndLink
-from moe_serve.control.router import Router
-from moe_serve.errors import EngineDeadError
-from moe_serve.types import Command, RankStats, Report, Request, TokenEvent
+from moe_serve.control.router import Route, Router
+from moe_serve.control.submissions import submissions
+from moe_serve.errors import EngineDeadError, RequestError
+from moe_serve.types import (
+    Command,
+    MembershipNews,
+    PlanChange,
+    RankStats,
+    Report,
+    Request,
+    TokenEvent,
+)
 
 logger = logging.getLogger(__name__)
+
+_LAST_REPORT_SECONDS = 2.0
 
 
 class RemoteEngine:
@@ -22,9 +35,16 @@ class RemoteEngine:
 
     Args:
         addresses: of the ranks' links, by plan rank.
+        record: gets the expert load that ranks count.
     """
 
-    def __init__(self, addresses: Sequence[str], secret: bytes, router: Router) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        secret: bytes,
+        router: Router,
+        record: ExpertLoadRecord | None = None,
+    ) -> None:
         self._context = zmq.asyncio.Context()
         self._links = [FrontEndLink(self._context, address, secret) for address in addresses]
         self._router = router
@@ -32,11 +52,14 @@ class RemoteEngine:
         self._queues: dict[str, asyncio.Queue[TokenEvent]] = {}
         self._stats = [RankStats(plan_rank=rank) for rank in range(len(addresses))]
         self._imbalance = ImbalanceWindow(len(addresses))
+        self._record = record
         self._heard = [asyncio.Event() for _ in addresses]
+        self._ended = [asyncio.Event() for _ in addresses]
         self._tasks: list[asyncio.Task[None]] = []
         self._sending: set[asyncio.Task[None]] = set()
         self._wake = 0
         self._refusal = "the server is still starting"
+        self.membership = MembershipNews(0, ())
 
     @property
     def is_ready(self) -> bool:
@@ -50,8 +73,21 @@ class RemoteEngine:
     def expert_imbalance(self) -> float:
         return self._imbalance.value
 
+    @property
+    def rank_loads(self) -> Sequence[float]:
+        return self._imbalance.over_mean
+
+    @property
+    def lost(self) -> Collection[int]:
+        return self.membership.lost
+
     def stats(self) -> Sequence[RankStats]:
         return tuple(self._stats)
+
+    def change_plan(self, change: PlanChange) -> None:
+        """Tell all ranks; each reports when it runs the changed plan, or that it was given up."""
+        command = Command(wake=0, plan_change=change)
+        self._send_all(dict.fromkeys(range(len(self._links)), command))
 
     async def start(self) -> None:
         """Greet every rank and wait until each has answered."""
@@ -63,12 +99,13 @@ class RemoteEngine:
         self._refusal = ""
 
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[TokenEvent, None]:
-        rank = self._admit(requests)
+        route = self._admit(requests)
         queue: asyncio.Queue[TokenEvent] = asyncio.Queue()
-        for request in requests:
-            self._journal.open(request, rank)
+        placed = [replace(request, prefill_rank=route.prefill_rank) for request in requests]
+        for request in placed:
+            self._journal.open(request, route.rank)
             self._queues[request.request_id] = queue
-        self._send_all({rank: Command(wake=0, submit=tuple(requests))})
+        self._send_all(submissions(placed, route))
         unfinished = {request.request_id for request in requests}
         try:
             while unfinished:
@@ -82,7 +119,7 @@ class RemoteEngine:
                 self._end(request_id)
 
     async def guard(self) -> None:
-        """Wait as long as every rank is listened to.
+        """Wait as long as every rank is listened to; the lines of lost ones are silent.
 
         Raises:
             EngineDeadError: a rank's line has ended.
@@ -105,16 +142,18 @@ class RemoteEngine:
         """The ranks are gone: end every live request with an error."""
         self._refusal = reason
         for request_id in list(self._queues):
-            self._deliver(
-                TokenEvent(
-                    request_id, 0, None, finish_reason="error", error=reason, error_kind="engine"
-                )
-            )
+            self._fail(request_id, reason)
 
     async def stop_ranks(self) -> None:
         """Tell every rank to leave its serving loop."""
         self._send_all(dict.fromkeys(range(len(self._links)), Command(wake=0, stop=True)))
         await asyncio.gather(*self._sending)
+        # With its last report comes the load that a rank has not told of yet.
+        left = [ended for rank, ended in enumerate(self._ended) if rank not in self.lost]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(
+                asyncio.gather(*(ended.wait() for ended in left)), _LAST_REPORT_SECONDS
+            )
 
     def close(self) -> None:
         for task in self._tasks:
@@ -123,7 +162,14 @@ class RemoteEngine:
             link.close()
         self._context.term()
 
-    def _admit(self, requests: Sequence[Request]) -> int:
+    def _fail(self, request_id: str, reason: str) -> None:
+        self._deliver(
+            TokenEvent(
+                request_id, 0, None, finish_reason="error", error=reason, error_kind="engine"
+            )
+        )
+
+    def _admit(self, requests: Sequence[Request]) -> Route:
         if self._refusal:
             raise EngineDeadError(self._refusal)
         return self._router.pick(requests[0].prompt_ids, len(requests))
@@ -134,9 +180,11 @@ class RemoteEngine:
         empty = Command(wake=0)
         for rank in range(len(self._links)):
             command = commands.get(rank, empty)
-            self._send(rank, dataclasses.replace(command, wake=self._wake))
+            self._send(rank, replace(command, wake=self._wake))
 
     def _send(self, rank: int, command: Command) -> None:
+        if rank in self.membership.lost:
+            return
         task = asyncio.ensure_future(self._links[rank].send(command))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
@@ -146,16 +194,58 @@ class RemoteEngine:
             self._take(rank, await link.receive())
 
     def _take(self, rank: int, report: Report) -> None:
+        # A rank that was cut off may speak again: by now others run its requests.
+        if rank in self.membership.lost:
+            return
         self._heard[rank].set()
+        if report.news is not None:
+            self._lose(report.news)
+        if report.expert_counts is not None and self._record is not None:
+            self._record.add(rank, report.expert_counts)
+        if report.is_last:
+            self._ended[rank].set()
         if report.stats is not None:
             self._stats[rank] = report.stats
             self._imbalance.add(self._stats)
         for event in report.events:
             self._deliver(event)
+        if report.asleep_since is not None and report.asleep_since >= self._wake:
+            self._send_all({})
+
+    def _lose(self, news: MembershipNews) -> None:
+        """Ranks are lost: what they ran goes on elsewhere, from the tokens that came back."""
+        if news.epoch == self.membership.epoch:
+            return
+        self.membership = news
+        for rank in news.lost:
+            # There is nothing to wait for.
+            self._heard[rank].set()
+            self._ended[rank].set()
+        self._router.exclude(news.lost)
+        if news.refusal:
+            self.fail(news.refusal)
+        for entry in self._journal.of_ranks(news.lost):
+            self._resubmit(entry)
+
+    def _resubmit(self, entry: Entry) -> None:
+        rest = entry.rest
+        self._router.finish(entry.rank)
+        self._finish_prefill(entry)
+        try:
+            # Not to be prefilled apart: whoever would do that may be about to be lost as well.
+            entry.rank = self._router.pick_home((*rest.prompt_ids, *rest.generated_ids), 1)
+        except RequestError as error:
+            self._fail(rest.request_id, f"a rank was lost, and no other has room: {error}")
+            return
+        logger.info("request %s goes on on rank %d", rest.request_id, entry.rank)
+        self._send_all({entry.rank: Command(wake=0, submit=(rest,))})
 
     def _deliver(self, event: TokenEvent) -> None:
-        if self._journal.record(event) is None:
+        entry = self._journal.record(event)
+        if entry is None:
             return
+        if event.token_id is not None:
+            self._finish_prefill(entry)
         self._queues[event.request_id].put_nowait(event)
         if event.finish_reason is not None:
             self._end(event.request_id)
@@ -163,5 +253,14 @@ class RemoteEngine:
     def _end(self, request_id: str) -> None:
         entry = self._journal.close(request_id)
         if entry is not None:
+            self._finish_prefill(entry)
             self._router.finish(entry.rank)
             del self._queues[request_id]
+
+    def _finish_prefill(self, entry: Entry) -> None:
+        rank, request = entry.prefill_rank, entry.request
+        if rank is not None:
+            # It may not even have begun, where the other rank did not wait for it.
+            self._send(rank, Command(wake=self._wake, abort=(request.request_id,)))
+            self._router.finish_prefill(rank, len(request.prompt_ids))
+            entry.prefill_rank = None

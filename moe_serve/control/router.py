@@ -1,13 +1,25 @@
-"""Which rank gets a request: the least loaded one, counting what its prefix cache would save."""
+"""Which ranks get a request: the least loaded, counting what their prefix caches would save."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from moe_serve.errors import OverloadedError, RequestError
 
 # One more running sequence weighs as much as this many prompt tokens to compute.
 _TOKENS_PER_SEQUENCE = 256
 _MAX_BLOCKS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Attributes:
+    rank: generates.
+    prefill_rank: computes the prompt for it; None if that is not worth it.
+    """
+
+    rank: int
+    prefill_rank: int | None = None
 
 
 class Router:
@@ -17,32 +29,82 @@ class Router:
         weights: each rank's share of the requests; 0 takes none.
         block_size: tokens in a cache page.
         max_live: sequences that one rank may hold, running and waiting.
+        prefill_ranks: those that compute prompts for the others.
+        max_local_prefill: tokens of a prompt, beyond those cached, up to which it is not worth
+            asking one of them.
     """
 
-    def __init__(self, weights: Sequence[float], block_size: int, max_live: int) -> None:
+    def __init__(
+        self,
+        weights: Sequence[float],
+        block_size: int,
+        max_live: int,
+        prefill_ranks: Sequence[int] = (),
+        max_local_prefill: int = 1,
+    ) -> None:
         self._weights = list(weights)
+        self._max_local_prefill = max_local_prefill
+        self._prefilling = dict.fromkeys(prefill_ranks, 0)
         self._block_size = block_size
         self._max_live = max_live
         self._live = [0] * len(weights)
+        self._lost: frozenset[int] = frozenset()
         self._blocks: OrderedDict[int, set[int]] = OrderedDict()
 
-    def pick(self, prompt_ids: Sequence[int], num_sequences: int) -> int:
-        """The rank for a request's `num_sequences` choices, which then count as live there.
+    def pick(self, prompt_ids: Sequence[int], num_sequences: int) -> Route:
+        """Ranks for a request's `num_sequences` choices, which then count as live there.
 
         Raises:
             RequestError: more choices than a rank may ever hold.
             OverloadedError: no rank has room for them now.
         """
-        ranks = self._ranks_with_room(num_sequences)
         blocks = self._block_hashes(prompt_ids)
-        rank = min(ranks, key=lambda rank: (self._cost(rank, blocks, len(prompt_ids)), rank))
-        self._remember(blocks, rank)
-        self._live[rank] += num_sequences
-        return rank
+        rank, num_known = self._pick_home(blocks, len(prompt_ids), num_sequences)
+        if len(prompt_ids) - num_known <= self._max_local_prefill:
+            return Route(rank)
+        return Route(rank, self._pick_prefill(blocks, num_sequences * len(prompt_ids)))
+
+    def pick_home(self, token_ids: Sequence[int], num_sequences: int) -> int:
+        """As `pick`, for tokens that the rank which generates computes itself."""
+        return self._pick_home(self._block_hashes(token_ids), len(token_ids), num_sequences)[0]
+
+    def exclude(self, ranks: Collection[int]) -> None:
+        """Ranks that are lost; their caches with them."""
+        self._lost = frozenset(ranks)
+        for known in self._blocks.values():
+            known.difference_update(ranks)
+
+    def finish_prefill(self, rank: int, num_tokens: int) -> None:
+        """One sequence's prompt is computed there, or no longer wanted."""
+        self._prefilling[rank] -= num_tokens
 
     def finish(self, rank: int) -> None:
         """One sequence of this rank has ended."""
         self._live[rank] -= 1
+
+    def _pick_home(
+        self, blocks: Sequence[int], num_tokens: int, num_sequences: int
+    ) -> tuple[int, int]:
+        """The rank, and how many of the tokens it has probably cached."""
+        ranks = self._ranks_with_room(num_sequences)
+        rank = min(ranks, key=lambda rank: (self._cost(rank, blocks, num_tokens), rank))
+        num_known = self._num_known(rank, blocks)
+        self._remember(blocks, rank)
+        self._live[rank] += num_sequences
+        return rank, num_known
+
+    def _pick_prefill(self, blocks: Sequence[int], num_tokens: int) -> int | None:
+        ranks = [rank for rank in self._prefilling if rank not in self._lost]
+        if not ranks:
+            return None
+
+        def cost(rank: int) -> int:
+            return self._prefilling[rank] - self._num_known(rank, blocks)
+
+        rank = min(ranks, key=lambda rank: (cost(rank), rank))
+        self._remember(blocks, rank)
+        self._prefilling[rank] += num_tokens
+        return rank
 
     def _ranks_with_room(self, num_sequences: int) -> list[int]:
         if num_sequences > self._max_live:
@@ -51,7 +113,11 @@ class Router:
                 "may hold; ask for fewer, or raise scheduler.max_waiting",
                 "n",
             )
-        ranks = [rank for rank, weight in enumerate(self._weights) if weight > 0]
+        ranks = [
+            rank
+            for rank, weight in enumerate(self._weights)
+            if weight > 0 and rank not in self._lost
+        ]
         free = [rank for rank in ranks if self._live[rank] + num_sequences <= self._max_live]
         if not free:
             fewest = min(self._live[rank] for rank in ranks)
@@ -62,13 +128,15 @@ class Router:
         return free
 
     def _cost(self, rank: int, blocks: Sequence[int], num_tokens: int) -> float:
-        known = 0
-        for block in blocks:
-            if rank not in self._blocks.get(block, ()):
-                break
-            known += 1
         load = self._live[rank] * _TOKENS_PER_SEQUENCE / self._weights[rank]
-        return load + num_tokens - known * self._block_size
+        return load + num_tokens - self._num_known(rank, blocks)
+
+    def _num_known(self, rank: int, blocks: Sequence[int]) -> int:
+        """Leading tokens of a prompt that a rank has probably cached."""
+        missing = (
+            index for index, block in enumerate(blocks) if rank not in self._blocks.get(block, ())
+        )
+        return next(missing, len(blocks)) * self._block_size
 
     def _block_hashes(self, prompt_ids: Sequence[int]) -> list[int]:
         hashes, previous = [], 0

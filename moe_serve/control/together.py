@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar, cast
 
 from moe_serve.errors import AgreedError, MoeServeError
@@ -23,8 +23,13 @@ class Gathering(Protocol):
         ...
 
 
-def together(ranks: Gathering, action: Callable[[], Result]) -> Result:
+def together(
+    ranks: Gathering, action: Callable[[], Result], plan_ranks: Sequence[int] | None = None
+) -> Result:
     """Run `action` on every rank; where it fails on any, all raise the lowest failing rank's error.
+
+    Args:
+        plan_ranks: of these ranks, where they are not the first ones.
 
     Raises:
         AgreedError: the error in the words of the lowest rank that had one.
@@ -42,7 +47,8 @@ def together(ranks: Gathering, action: Callable[[], Result]) -> Result:
     if failed:
         # Where all say the same it is nobody's in particular.
         is_common = len(failed) == ranks.size and len(set(errors)) == 1
-        where = "" if is_common else f"rank {failed[0]}: "
+        number = plan_ranks[failed[0]] if plan_ranks else failed[0]
+        where = "" if is_common else f"rank {number}: "
         raise AgreedError(where + errors[failed[0]])
     return cast(Result, result)
 

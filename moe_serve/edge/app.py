@@ -1,6 +1,6 @@
 """The HTTP application."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -32,6 +32,7 @@ def create_app(
     api_keys: frozenset[str],
     metrics: Metrics,
     max_body_bytes: int = MAX_BODY_BYTES,
+    plan: Callable[[], Mapping[str, Any]] = dict,
 ) -> Starlette:
     """OpenAI's routes over an engine.
 
@@ -39,6 +40,7 @@ def create_app(
         models: in the order of the engine's tenants; their tokenizers are loaded here.
         api_keys: SHA-256 hex digests of the keys that may call; none lets everyone call.
         max_body_bytes: larger requests are refused with status 413.
+        plan: what /v1/plan answers.
 
     Raises:
         CheckpointError: a model's tokenizer cannot be read.
@@ -46,17 +48,20 @@ def create_app(
     service = Service.open(client, models, metrics, max_body_bytes)
     middleware = [Middleware(ApiKeyMiddleware, keys=api_keys)] if api_keys else []
     return Starlette(
-        routes=_routes(service), middleware=middleware, exception_handlers=_exception_handlers()
+        routes=_routes(service, plan),
+        middleware=middleware,
+        exception_handlers=_exception_handlers(),
     )
 
 
-def _routes(service: Service) -> list[Route]:
-    information = InformationRoutes(service)
+def _routes(service: Service, plan: Callable[[], Mapping[str, Any]]) -> list[Route]:
+    information = InformationRoutes(service, plan)
     return [
         Route("/v1/chat/completions", ChatRoute(service).create, methods=["POST"]),
         Route("/v1/completions", CompletionRoute(service).create, methods=["POST"]),
         Route("/v1/models", information.models, methods=["GET"]),
         Route("/v1/models/{name:path}", information.model, methods=["GET"]),
+        Route("/v1/plan", information.plan, methods=["GET"]),
         Route("/tokenize", information.tokenize, methods=["POST"]),
         Route("/detokenize", information.detokenize, methods=["POST"]),
         Route("/health", information.health, methods=["GET"]),

@@ -1,5 +1,6 @@
-"""Routes that start no generation: models, tokenizer, health and metrics."""
+"""Routes that start no generation: models, plan, tokenizer, health and metrics."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -16,8 +17,9 @@ _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class InformationRoutes:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, plan: Callable[[], Mapping[str, Any]]) -> None:
         self._service = service
+        self._plan = plan
 
     async def models(self, _request: Request) -> Response:
         data = [self._model(tenant) for tenant in self._service.tenants]
@@ -25,6 +27,10 @@ class InformationRoutes:
 
     async def model(self, request: Request) -> Response:
         return json_response(self._model(self._service.tenant(request.path_params["name"])))
+
+    async def plan(self, _request: Request) -> Response:
+        """Where experts are, why, under which load, and what moves."""
+        return json_response(dict(self._plan()))
 
     async def tokenize(self, request: Request) -> Response:
         body = await read_body(request, TokenizeBody, self._service.max_body_bytes)

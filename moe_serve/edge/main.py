@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from moe_placement.load.trace_file import save
 
+from moe_serve.control.balancer import Balancer
+from moe_serve.control.expert_load import ExpertLoadRecord
 from moe_serve.control.front_end import DRAIN, FrontEndStart
+from moe_serve.control.plan_status import PlanStatus
 from moe_serve.control.remote_engine import RemoteEngine
 from moe_serve.control.router import Router
 from moe_serve.edge.app import create_app
@@ -19,6 +23,8 @@ from moe_serve.edge.auth import read_keys, warn_if_exposed
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server
 from moe_serve.errors import MoeServeError
+
+logger = logging.getLogger(__name__)
 
 _USER_ERROR = 2
 _RANKS_ARE_GONE = 1
@@ -49,16 +55,27 @@ async def _serve(listener: socket.socket) -> int:
     if not line:
         return _RANKS_ARE_GONE
     start = msgspec.json.decode(line, type=FrontEndStart)
-    router = Router(start.rank_weights, start.page_size, start.max_live)
-    engine = RemoteEngine(start.addresses, start.secret, router)
+    router = Router(
+        start.rank_weights,
+        start.page_size,
+        start.max_live,
+        start.prefill_ranks,
+        start.max_local_prefill,
+    )
+    served = start.deployment
+    record = ExpertLoadRecord(served.plan)
+    engine = RemoteEngine(start.addresses, start.secret, router, record)
+    balancer = Balancer(served, record, engine)
+    plan = PlanStatus(served, record, engine, balancer)
     keys = read_keys(Path(start.api_keys)) if start.api_keys else frozenset()
     if not keys:
         warn_if_exposed(listener.getsockname()[0])
-    app = create_app(engine, start.models, api_keys=keys, metrics=Metrics(engine))
+    app = create_app(engine, start.models, api_keys=keys, metrics=Metrics(engine), plan=plan.values)
     lifeline = asyncio.create_task(_follow(lines, draining.set))
     exit_server = asyncio.Event()
     server = asyncio.create_task(run_server(app, listener, exit_server))
-    code = await _until_drained_or_dead(engine, start.url, draining, lifeline, server)
+    code = await _until_drained_or_dead(engine, balancer, start.url, draining, lifeline, server)
+    _save(record, served.config.placement.record)
     exit_server.set()
     # Without ranks there is nothing to wait for but that the clients hear of it.
     await asyncio.wait({server}, timeout=_FAREWELL_SECONDS if code == _RANKS_ARE_GONE else None)
@@ -68,6 +85,7 @@ async def _serve(listener: socket.socket) -> int:
 
 async def _until_drained_or_dead(
     engine: RemoteEngine,
+    balancer: Balancer,
     url: str,
     draining: asyncio.Event,
     lifeline: "asyncio.Task[None]",
@@ -78,6 +96,7 @@ async def _until_drained_or_dead(
     if starting.done():
         starting.result()
         print(f"ready {url}", flush=True)
+    balancing = asyncio.create_task(balancer.run())
     wish = asyncio.create_task(draining.wait())
     guard = asyncio.create_task(engine.guard())
     await asyncio.wait({wish, lifeline, server, guard}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,6 +105,8 @@ async def _until_drained_or_dead(
             # Neither ends before it is told to, but by an error: better dead than deaf.
             task.result()
     engine.drain()
+    balancing.cancel()
+    await asyncio.wait({balancing})
     while engine.num_live and not lifeline.done():
         await asyncio.wait({lifeline}, timeout=0.05)
     if lifeline.done():
@@ -93,6 +114,16 @@ async def _until_drained_or_dead(
         return _RANKS_ARE_GONE
     await engine.stop_ranks()
     return 0
+
+
+def _save(record: ExpertLoadRecord, path: str) -> None:
+    load = record.trace()
+    if not path or load is None:
+        return
+    try:
+        save(load, Path(path))
+    except OSError as error:
+        logger.error("placement.record: cannot write %s: %s", path, error.strerror)
 
 
 async def _standard_input() -> asyncio.StreamReader:

@@ -21,6 +21,8 @@ _GAUGES: dict[str, tuple[str, str]] = {
     "moe_serve_pages": ("num_pages", "Pages of the KV cache"),
     "moe_serve_pages_used": ("num_pages_used", "Pages held by live sequences"),
     "moe_serve_pages_cached": ("num_pages_cached", "Pages kept for prefixes only"),
+    "moe_serve_plan_epoch": ("plan_epoch", "Epoch of the plan that the rank runs"),
+    "moe_serve_experts_to_load": ("num_experts_to_load", "Experts that are on their way here"),
 }
 _COUNTERS: dict[str, tuple[str, str]] = {
     "moe_serve_prompt_tokens": ("num_prompt_tokens", "Prompt tokens admitted"),
@@ -30,6 +32,12 @@ _COUNTERS: dict[str, tuple[str, str]] = {
     "moe_serve_steps": ("num_steps", "Model steps taken"),
     "moe_serve_expert_rows": ("num_expert_rows", "(token, expert) rows computed"),
     "moe_serve_dispatch_bytes": ("dispatch_bytes", "Bytes sent by dispatch and combine"),
+    "moe_serve_handovers": ("num_handovers", "Prompts that another rank computed for this one"),
+    "moe_serve_handover_failures": ("num_handover_failures", "Prompts computed here after all"),
+    "moe_serve_kv_bytes": ("kv_bytes_sent", "Bytes of keys and values sent to other ranks"),
+    "moe_serve_moved_bytes": ("moved_bytes", "Bytes of experts loaded while serving"),
+    "moe_serve_segments": ("num_segments", "Parts of steps with a declared time"),
+    "moe_serve_overruns": ("num_overruns", "Parts of steps that took longer than declared"),
 }
 
 
@@ -147,8 +155,19 @@ class RankCollector(Collector):
             "Max / mean over ranks of expert rows computed of late",
             value=self._client.expert_imbalance,
         )
+        yield from self._membership()
         yield self._kv_use(ranks)
         yield self._step_seconds(ranks)
+        yield self._link_bytes(ranks)
+
+    def _membership(self) -> Iterator[Metric]:
+        membership = self._client.membership
+        yield GaugeMetricFamily(
+            "moe_serve_lost_ranks", "Ranks that are lost", value=len(membership.lost)
+        )
+        yield GaugeMetricFamily(
+            "moe_serve_membership_epoch", "Times that ranks were lost", value=membership.epoch
+        )
 
     def _kv_use(self, ranks: Sequence[RankStats]) -> Metric:
         use = GaugeMetricFamily("moe_serve_kv_use_ratio", "Share of pages used", labels=["rank"])
@@ -164,3 +183,12 @@ class RankCollector(Collector):
             for part, total in sorted(rank.step_seconds.items()):
                 seconds.add_metric([str(rank.plan_rank), part], total)
         return seconds
+
+    def _link_bytes(self, ranks: Sequence[RankStats]) -> Metric:
+        sent = CounterMetricFamily(
+            "moe_serve_link_bytes", "Bytes sent to other pools, by link", labels=["rank", "link"]
+        )
+        for rank in ranks:
+            for link, total in sorted(rank.link_bytes.items()):
+                sent.add_metric([str(rank.plan_rank), link], total)
+        return sent

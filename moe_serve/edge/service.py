@@ -76,7 +76,10 @@ class Service:
     def check_ready(self) -> None:
         """Raise NotReadyError unless new requests can be taken."""
         if not self.client.is_ready:
-            raise NotReadyError("the server is starting or about to stop; try again or elsewhere")
+            refusal = self.client.membership.refusal
+            raise NotReadyError(
+                refusal or "the server is starting or about to stop; try again or elsewhere"
+            )
 
     def tenant(self, name: str | None) -> Tenant:
         """The model that a request names; it may name none where only one is served."""

@@ -7,9 +7,10 @@ S page size.
 from dataclasses import dataclass
 
 import torch
+from moe_comm.ordered_sum import ordered_sum
 
 from moe_serve.layers.cache_write import write_finite
-from moe_serve.layers.context import ForwardContext, GroupedCache
+from moe_serve.layers.context import ForwardContext, GroupedCache, GroupedCacheSpec
 from moe_serve.layers.linear import LinearLayer
 from moe_serve.layers.norm import RmsNormLayer
 from moe_serve.layers.rotary import Rotation
@@ -35,6 +36,7 @@ class HeadNorm:
 class GroupedAttention:
     """Attributes:
     layer: the model's layer, which picks the cache.
+    num_heads, num_kv_heads: of this rank.
     qkv: all queries' heads, then keys', then values'.
     head_norm: None leaves queries and keys as they are.
     """
@@ -46,6 +48,10 @@ class GroupedAttention:
     qkv: LinearLayer
     output: LinearLayer
     head_norm: HeadNorm | None = None
+
+    @property
+    def cache_spec(self) -> GroupedCacheSpec:
+        return GroupedCacheSpec(self.num_kv_heads, self.head_width)
 
     def __call__(
         self, x_TD: torch.Tensor, rotation: Rotation, context: ForwardContext
@@ -65,7 +71,7 @@ class GroupedAttention:
             context.paged,
             self.head_width**-0.5,
         )
-        return self.output(o_THd.flatten(1))
+        return ordered_sum(context.attention, self.output(o_THd.flatten(1)))
 
     def _write(
         self, k_TGd: torch.Tensor, v_TGd: torch.Tensor, context: ForwardContext

@@ -1,9 +1,13 @@
 """What a model's layers need to know of the step they compute; passed down, never global."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from moe_comm.dispatcher import Dispatcher
+from moe_comm.shard import Shard
+from moe_comm.transport.exchange import Exchange
+from moe_comm.transport.local import LocalExchange
 from moe_kernels.ops import Ops
 from moe_kernels.paged import PagedTokens
 
@@ -44,6 +48,10 @@ class LatentCacheSpec:
 CacheSpec = GroupedCacheSpec | LatentCacheSpec
 
 
+def ignore_layer(layer: int) -> None:
+    """What most steps do after a layer."""
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardContext:
     """One step on one rank.
@@ -53,6 +61,9 @@ class ForwardContext:
         keys_T: int64, from `moe_comm.routing.token_keys`; choose among replicas of an expert.
         sample_S: rows of the tokens whose logits are wanted.
         caches: by layer.
+        attention: the ranks that share one copy of attention, dense and shared-expert weights
+            and the vocabulary. All of them have the same tokens.
+        after_layer: called with each layer whose keys and values are in the caches.
     """
 
     token_ids_T: torch.Tensor
@@ -63,3 +74,15 @@ class ForwardContext:
     caches: tuple[LayerCache, ...]
     dispatcher: Dispatcher
     ops: Ops
+    attention: Exchange = field(default_factory=LocalExchange)
+    after_layer: Callable[[int], None] = ignore_layer
+
+    @property
+    def shard(self) -> Shard:
+        """This rank among those that share its attention."""
+        return Shard(self.attention.rank, self.attention.size)
+
+    @property
+    def own_tokens(self) -> slice:
+        """The tokens that this rank sends to their experts."""
+        return self.shard.of(self.token_ids_T.shape[0])

@@ -10,10 +10,11 @@ l latent width, c = l + r, v value width, q width of the compressed query.
 from dataclasses import dataclass
 
 import torch
+from moe_comm.ordered_sum import ordered_sum
 from moe_kernels.ops import HeadLinear, Packed
 
 from moe_serve.layers.cache_write import write_finite
-from moe_serve.layers.context import ForwardContext, LatentCache
+from moe_serve.layers.context import ForwardContext, LatentCache, LatentCacheSpec
 from moe_serve.layers.linear import LinearLayer
 from moe_serve.layers.norm import RmsNormLayer
 from moe_serve.layers.rotary import Rotation
@@ -45,6 +46,7 @@ class QueryExpansion:
 class LatentAttention:
     """Attributes:
     layer: the model's layer, which picks the cache.
+    num_heads: of this rank; the latent and its cache are for all heads.
     down: to the query (compressed where there is an `expansion`), then latent, then rotary key.
     key_absorbed: n -> l, value_absorbed: l -> v; the two halves of the latent's expansion.
     scale: of the softmax.
@@ -62,6 +64,10 @@ class LatentAttention:
     output: LinearLayer
     scale: float
 
+    @property
+    def cache_spec(self) -> LatentCacheSpec:
+        return LatentCacheSpec(self.latent_width + self.rotary_width)
+
     def __call__(
         self, x_TD: torch.Tensor, rotation: Rotation, context: ForwardContext
     ) -> torch.Tensor:
@@ -76,7 +82,8 @@ class LatentAttention:
             self.scale,
             self.latent_width,
         )
-        return self.output(self.value_absorbed(o_THl).flatten(1))
+        part_TD = self.output(self.value_absorbed(o_THl).flatten(1))
+        return ordered_sum(context.attention, part_TD)
 
     def _latent_queries(self, q_Tq: torch.Tensor, rotation: Rotation) -> torch.Tensor:
         if self.expansion is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from moe_comm.ordered_sum import ordered_sum
 
 from moe_serve.layers.context import ForwardContext
 from moe_serve.layers.linear import LinearLayer
@@ -19,11 +20,15 @@ class FeedForward(Protocol):
 @dataclass(frozen=True, slots=True)
 class DenseMlp:
     """Attributes:
-    gate_up: to F gate numbers, then F up numbers.
+    gate_up: to F gate numbers, then F up numbers; F is this rank's share of the hidden width.
     """
 
     gate_up: LinearLayer
     down: LinearLayer
 
     def __call__(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor:
+        return ordered_sum(context.attention, self.part(x_TD, context))
+
+    def part(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor:
+        """What this rank's hidden numbers add to y_TD."""
         return self.down(context.ops.swiglu(self.gate_up(x_TD)))

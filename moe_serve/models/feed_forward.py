@@ -3,11 +3,11 @@
 import torch
 
 from moe_serve.layers.gate import Gate, GroupLimit, SigmoidGate
-from moe_serve.layers.linear import LinearLayer
+from moe_serve.layers.linear import ExpertsLayer, LinearLayer
 from moe_serve.layers.mlp import DenseMlp
 from moe_serve.layers.moe import MoeLayer
 from moe_serve.models.settings import Settings
-from moe_serve.models.shape import MoeShape
+from moe_serve.models.shape import ExpertNames, MoeShape
 from moe_serve.weights.loader import WeightLoader
 
 
@@ -15,26 +15,39 @@ def moe_layer(
     loader: WeightLoader, layer: int, shape: MoeShape, gate: Gate, shared_bias: bool = False
 ) -> MoeLayer:
     """Routed experts, and shared ones where the shape has any."""
-    prefix = f"model.layers.{layer}.mlp"
-    experts = loader.experts(
-        layer, f"{prefix}.experts.{{expert}}.{{name}}.weight", shape.width, shape.expert_width
-    )
     shared = None
     if shape.shared_width:
-        shared = dense_mlp(
-            loader, f"{prefix}.shared_experts", shape.width, shape.shared_width, shared_bias
-        )
-    return MoeLayer(layer, gate, experts, shared)
+        prefix = f"model.layers.{layer}.{shape.names.block}.shared_experts"
+        shared = dense_mlp(loader, prefix, shape.width, shape.shared_width, shared_bias)
+    return MoeLayer(layer, gate, routed_experts(loader, layer, shape), shared)
+
+
+def routed_experts(loader: WeightLoader, layer: int, shape: MoeShape) -> ExpertsLayer:
+    """Those of a layer that the loader's rank holds."""
+    names = shape.names
+    parts = (names.gate, names.up, names.down)
+    template = expert_template(layer, names)
+    return loader.experts(layer, template, shape.width, shape.expert_width, parts)
+
+
+def expert_template(layer: int, names: ExpertNames) -> str:
+    """Tensor names of a layer's experts, with fields {expert} and {name}."""
+    return f"model.layers.{layer}.{names.block}.experts.{{expert}}.{{name}}.weight"
 
 
 def dense_mlp(
     loader: WeightLoader, prefix: str, width: int, hidden_width: int, bias: bool = False
 ) -> DenseMlp:
+    """The hidden numbers of the loader's shard."""
     return DenseMlp(
         loader.linear(
-            [f"{prefix}.gate_proj", f"{prefix}.up_proj"], width, [hidden_width] * 2, bias=bias
+            [f"{prefix}.gate_proj", f"{prefix}.up_proj"],
+            width,
+            [hidden_width] * 2,
+            bias=bias,
+            rows=[loader.shard.of(hidden_width)] * 2,
         ),
-        loader.linear(f"{prefix}.down_proj", hidden_width, width, bias=bias),
+        loader.linear_part(f"{prefix}.down_proj", hidden_width, width, bias=bias),
     )
 
 
@@ -43,7 +56,7 @@ def gate_logits(loader: WeightLoader, prefix: str, shape: MoeShape) -> LinearLay
     weight_ED = loader.tensor(
         f"{prefix}.weight", [shape.num_experts, shape.width], dtype=torch.float32
     )
-    op = loader.ops.linear
+    op = loader.ops.plain_linear
     return LinearLayer(op, op.prepare(weight_ED))
 
 

@@ -1,6 +1,6 @@
 """Grouped-query attention of the Llama line, as checkpoints name and shape it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -8,6 +8,7 @@ from moe_serve.errors import UnsupportedError
 from moe_serve.layers.attention import GroupedAttention, HeadNorm
 from moe_serve.layers.context import GroupedCacheSpec
 from moe_serve.layers.norm import RmsNormLayer
+from moe_serve.models.heads import check_heads
 from moe_serve.models.settings import Settings
 from moe_serve.weights.loader import WeightLoader
 
@@ -53,22 +54,38 @@ def read_grouped(
 
 
 def grouped_attention(loader: WeightLoader, layer: int, shape: GroupedShape) -> GroupedAttention:
+    """With the heads of the loader's shard.
+
+    Raises:
+        UnsupportedError: the heads do not come out even.
+    """
+    shard = loader.shard
+    check_heads(shard.count, shape.num_heads, shape.num_kv_heads)
+    own = replace(
+        shape,
+        num_heads=shape.num_heads // shard.count,
+        num_kv_heads=max(1, shape.num_kv_heads // shard.count),
+    )
     prefix = f"model.layers.{layer}.self_attn"
     q_width = shape.num_heads * shape.head_width
     kv_width = shape.num_kv_heads * shape.head_width
+    first_kv_head = shape.num_kv_heads * shard.index // shard.count
+    first_row = first_kv_head * shape.head_width
+    kv_rows = slice(first_row, first_row + own.num_kv_heads * shape.head_width)
     return GroupedAttention(
         layer,
-        shape.num_heads,
-        shape.num_kv_heads,
+        own.num_heads,
+        own.num_kv_heads,
         shape.head_width,
         qkv=loader.linear(
             [f"{prefix}.{name}_proj" for name in "qkv"],
             shape.width,
             [q_width, kv_width, kv_width],
             bias=shape.bias,
+            rows=[shard.of(q_width), kv_rows, kv_rows],
         ),
-        output=loader.linear(f"{prefix}.o_proj", q_width, shape.width, bias=shape.output_bias),
-        head_norm=_head_norm(loader, prefix, shape) if shape.head_norm else None,
+        output=loader.linear_part(f"{prefix}.o_proj", q_width, shape.width, bias=shape.output_bias),
+        head_norm=_head_norm(loader, prefix, own) if shape.head_norm else None,
     )
 
 

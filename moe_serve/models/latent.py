@@ -13,6 +13,7 @@ from moe_serve.layers.latent_attention import HeadLinearLayer, LatentAttention, 
 from moe_serve.layers.linear import LinearLayer
 from moe_serve.layers.norm import RmsNormLayer
 from moe_serve.layers.rotary_frequencies import RotaryShape, yarn_softmax_factor
+from moe_serve.models.heads import check_heads
 from moe_serve.models.settings import Settings
 from moe_serve.weights.loader import WeightLoader
 
@@ -68,11 +69,13 @@ def read_latent(settings: Settings) -> LatentShape:
 def latent_attention(
     loader: WeightLoader, layer: int, shape: LatentShape, rotary: RotaryShape
 ) -> LatentAttention:
+    """With the heads of the loader's shard; what makes the latent is whole."""
+    check_heads(loader.shard.count, shape.num_heads)
     prefix = f"model.layers.{layer}.self_attn"
     key_absorbed, value_absorbed = _absorbed(loader, prefix, shape)
     return LatentAttention(
         layer,
-        shape.num_heads,
+        shape.num_heads // loader.shard.count,
         shape.rotary_width,
         shape.latent_width,
         down=_down(loader, prefix, shape),
@@ -80,7 +83,7 @@ def latent_attention(
         latent_norm=_inner_norm(loader, f"{prefix}.kv_a_layernorm", shape.latent_width),
         key_absorbed=key_absorbed,
         value_absorbed=value_absorbed,
-        output=loader.linear(
+        output=loader.linear_part(
             f"{prefix}.o_proj", shape.num_heads * shape.value_width, shape.width, bias=shape.bias
         ),
         scale=(shape.plain_width + shape.rotary_width) ** -0.5 * yarn_softmax_factor(rotary),
@@ -89,11 +92,13 @@ def latent_attention(
 
 def _down(loader: WeightLoader, prefix: str, shape: LatentShape) -> LinearLayer:
     name = "q_proj" if shape.query_rank is None else "q_a_proj"
+    query_rows = loader.shard.of(shape.query_width) if shape.query_rank is None else None
     return loader.linear(
         [f"{prefix}.{name}", f"{prefix}.kv_a_proj_with_mqa"],
         shape.width,
         [shape.query_rank or shape.query_width, shape.latent_width + shape.rotary_width],
         bias=shape.bias,
+        rows=[query_rows, None],
     )
 
 
@@ -102,7 +107,12 @@ def _expansion(loader: WeightLoader, prefix: str, shape: LatentShape) -> QueryEx
         return None
     return QueryExpansion(
         _inner_norm(loader, f"{prefix}.q_a_layernorm", shape.query_rank),
-        loader.linear(f"{prefix}.q_b_proj", shape.query_rank, shape.query_width),
+        loader.linear(
+            f"{prefix}.q_b_proj",
+            shape.query_rank,
+            shape.query_width,
+            rows=[loader.shard.of(shape.query_width)],
+        ),
     )
 
 
@@ -111,10 +121,10 @@ def _absorbed(
 ) -> tuple[HeadLinearLayer, HeadLinearLayer]:
     """The two halves of kv_b_proj: its key rows transposed, its value rows as they are."""
     height = shape.plain_width + shape.value_width
-    weight_NL = loader.tensor(
-        f"{prefix}.kv_b_proj.weight", [shape.num_heads * height, shape.latent_width]
-    )
-    weight_HxL = weight_NL.view(shape.num_heads, height, shape.latent_width)
+    whole = [shape.num_heads * height, shape.latent_width]
+    rows = loader.shard.of(whole[0])
+    weight_NL = loader.tensor(f"{prefix}.kv_b_proj.weight", whole, rows=rows)
+    weight_HxL = weight_NL.view(-1, height, shape.latent_width)
     key_HnL, value_HvL = weight_HxL.tensor_split([shape.plain_width], dim=1)
     op = loader.ops.head_linear
     return (

@@ -5,6 +5,7 @@ from typing import Any
 
 from moe_serve.errors import UnsupportedError
 from moe_serve.models.deepseek import DeepseekV2, DeepseekV3
+from moe_serve.models.experts_model import ExpertsModel, build_experts
 from moe_serve.models.glm4_moe import Glm4Moe
 from moe_serve.models.llama import Llama
 from moe_serve.models.mixtral import Mixtral
@@ -33,15 +34,23 @@ def describe(config: Mapping[str, Any]) -> ModelShape:
         UnsupportedError: an architecture, or a feature of it, that this version does not have.
         CheckpointError: a field that is missing or of a wrong type.
     """
-    return _family(config).shape
+    return find_family(config).shape
 
 
 def build_model(config: Mapping[str, Any], loader: WeightLoader) -> Model:
-    """The model with its weights; raises what `describe` and the loader raise."""
-    return build(_family(config), loader)
+    """The model with its weights, or the loader's shard of them; raises what `describe` and the
+    loader raise."""
+    return build(find_family(config), loader)
 
 
-def _family(config: Mapping[str, Any]) -> Family:
+def build_experts_model(config: Mapping[str, Any], loader: WeightLoader) -> ExpertsModel:
+    """The model of a rank with experts and no attention; raises what `describe`, the loader and
+    `build_experts` raise."""
+    return build_experts(describe(config), loader)
+
+
+def find_family(config: Mapping[str, Any]) -> Family:
+    """How the model of a config.json is made; raises what `describe` raises."""
     settings = Settings(config)
     if settings.architecture not in FAMILIES:
         raise UnsupportedError(

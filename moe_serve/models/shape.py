@@ -7,6 +7,20 @@ from moe_serve.layers.context import CacheSpec
 from moe_serve.models.settings import Settings
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertNames:
+    """What a checkpoint calls its experts.
+
+    Attributes:
+        block: the part of a layer that gate and experts are in.
+    """
+
+    block: str = "mlp"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoeShape:
     """Attributes:
@@ -20,6 +34,7 @@ class MoeShape:
     num_chosen: int
     expert_width: int
     shared_width: int = 0
+    names: ExpertNames = ExpertNames()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from moe_serve.errors import OverloadedError
-from moe_serve.schedule.admission import Forerunners, check_limits, check_request
+from moe_serve.schedule.admission import check_limits, check_request
+from moe_serve.schedule.handovers import Handovers
 from moe_serve.schedule.page_cache import PageCache
 from moe_serve.schedule.sequence import Phase, Sequence
 from moe_serve.schedule.step_plan import StepPlan
+from moe_serve.schedule.waiting_line import WaitingLine
 from moe_serve.types import Batch, FinishReason, Request, SampledToken, StepOutput, TokenEvent
 
 
@@ -31,6 +33,7 @@ class Scheduler:
         prefix_caching: share and keep the pages of equal prefixes.
 
     Attributes:
+        handovers: sequences whose prompt is computed for another rank, or by one.
         num_prompt_tokens: of the requests admitted so far; num_cached_tokens of them were found
             in the prefix tree.
     """
@@ -65,6 +68,8 @@ class Scheduler:
         )
         self._waiting: OrderedDict[str, Sequence] = OrderedDict()
         self._running: dict[str, Sequence] = {}  # in the order of admission
+        self._line = WaitingLine(self._cache, self._waiting, self._running, self._max_running)
+        self.handovers = Handovers(self._cache, self._waiting, self._running)
         self._step = StepPlan(0)
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
@@ -73,7 +78,14 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
+        """Whether the next batch has something to compute, or somebody new in it."""
+        running = Phase.RUNNING
+        return any(each.phase is running for each in self._running.values()) or self._line.can_move
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """Of all live requests."""
+        return (*self._running, *self._waiting)
 
     @property
     def num_waiting(self) -> int:
@@ -126,12 +138,13 @@ class Scheduler:
         self._waiting[request_id] = Sequence(request)
 
     def abort(self, request_id: str) -> TokenEvent | None:
-        """End a request and free what it holds at once; None if there is no such request."""
+        """End a request and free what it holds at once; None if there is no such request, or if
+        this rank only computes its prompt."""
         sequence = self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
         if sequence is None:
             return None
         self._cache.release(sequence, Phase.ENDED)
-        return sequence.abort_event()
+        return sequence.abort_event() if sequence.samples else None
 
     def schedule(self) -> Batch:
         """Form the next step; no chunks where there is nothing to do."""
@@ -168,6 +181,8 @@ class Scheduler:
             sequence.num_computed += len(chunk.token_ids)
             commit(sequence)
             if token is None:
+                if not sequence.samples:
+                    self.handovers.finish(sequence)
                 continue
             self.num_generated_tokens += 1
             finish_reason = sequence.append(token.token_id)
@@ -201,38 +216,13 @@ class Scheduler:
         for sequence in self._running.values():
             if not self._step.budget:
                 return
-            if sequence.num_uncomputed > 1:
+            if sequence.num_uncomputed > 1 and sequence.phase is Phase.RUNNING:
                 self._step.add(sequence)
 
     def _admit(self) -> None:
-        if not self._waiting:
-            return
-        forerunners = Forerunners(self._cache, self._running.values())
-        num_held_back = 0
-        for sequence in tuple(self._waiting.values()):
-            # Those held back keep their places among the running.
-            num_places = self._max_running - len(self._running) - num_held_back
-            if not self._step.budget or num_places <= 0:
-                return
-            if sequence.awaits_forerunner:
-                num_held_back += 1
-                continue
-            if not self._has_room(sequence):
-                return
-            matched = self._cache.match(sequence)
-            if forerunners.defer(sequence, matched):
-                num_held_back += 1
-                continue
-            sequence.num_wanted = self._cache.num_wanted(sequence, matched)
-            if not self._has_room(sequence):
-                return
-            self._cache.place(sequence, matched)
-            self._start(sequence)
-            forerunners.enlist(sequence)
-
-    def _has_room(self, sequence: Sequence) -> bool:
-        # A page for each running one to grow into: else the newcomer would soon be preempted.
-        return sequence.num_wanted + len(self._running) <= self._cache.num_available
+        if self._waiting:
+            for sequence in self._line.admit(self._step):
+                self._start(sequence)
 
     def _start(self, sequence: Sequence) -> None:
         self._running[sequence.request_id] = self._waiting.pop(sequence.request_id)
@@ -242,7 +232,10 @@ class Scheduler:
             sequence.num_cached = sequence.num_computed
             self.num_prompt_tokens += sequence.num_prompt
             self.num_cached_tokens += sequence.num_cached
-        self._step.add(sequence)
+        if sequence.comes_from_afar or not sequence.samples:
+            self.handovers.start(sequence)
+        if sequence.phase is Phase.RUNNING:
+            self._step.add(sequence)
 
     def _end(self, sequence: Sequence) -> None:
         del self._running[sequence.request_id]

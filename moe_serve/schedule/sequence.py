@@ -8,8 +8,15 @@ from moe_serve.types import FinishReason, Request, SampledToken, TokenEvent
 
 
 class Phase(Enum):
+    """A sequence holds pages from RUNNING on.
+
+    ARRIVING: another rank computes them. HANDED_OVER: they are computed, for another rank.
+    """
+
     WAITING = "waiting"
     RUNNING = "running"
+    ARRIVING = "arriving"
+    HANDED_OVER = "handed over"
     ENDED = "ended"
 
 
@@ -24,11 +31,14 @@ class Sequence:
         num_committed: leading pages that are in the prefix tree.
         num_cached: prompt tokens found in the prefix tree when first admitted.
         num_wanted: available pages that its last try at admission asked for.
+        comes_from_afar: another rank is to compute its prompt; no longer once it was preempted.
+        was_offered: that rank has begun to.
     """
 
     __slots__ = (
         "_max_length",
         "_stop_ids",
+        "comes_from_afar",
         "forerunner",
         "node",
         "num_cached",
@@ -43,12 +53,13 @@ class Sequence:
         "request_id",
         "token_ids",
         "was_admitted",
+        "was_offered",
     )
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.request_id = request.request_id
-        self.token_ids = list(request.prompt_ids)
+        self.token_ids = [*request.prompt_ids, *request.generated_ids]
         self.num_prompt = len(request.prompt_ids)
         self.num_cached = 0
         self.was_admitted = False
@@ -56,6 +67,7 @@ class Sequence:
         self._stop_ids = frozenset((*end_ids, *request.sampling.stop_token_ids))
         self._max_length = self.num_prompt + request.sampling.max_tokens
         self.reset(Phase.WAITING)
+        self.comes_from_afar = request.prefill_rank is not None
 
     def reset(self, phase: Phase) -> None:
         """Forget all that was computed; the tokens stay."""
@@ -67,6 +79,13 @@ class Sequence:
         self.num_wanted = 0
         self.forerunner: Sequence | None = None
         self.num_expected = 0
+        self.comes_from_afar = False
+        self.was_offered = False
+
+    @property
+    def samples(self) -> bool:
+        """Whether its last token's logits choose a next one here."""
+        return self.request.decode_rank is None
 
     @property
     def num_uncomputed(self) -> int:
@@ -95,11 +114,15 @@ class Sequence:
         self.forerunner, self.num_expected = forerunner, num_tokens
 
     @property
+    def awaits_offer(self) -> bool:
+        return self.comes_from_afar and not self.was_offered
+
+    @property
     def awaits_forerunner(self) -> bool:
         ahead = self.forerunner
         return (
             ahead is not None
-            and ahead.phase is Phase.RUNNING
+            and ahead.phase in (Phase.RUNNING, Phase.ARRIVING)
             and ahead.num_computed < self.num_expected
         )
 

@@ -19,7 +19,7 @@ class StepPlan:
         """Add as many of the sequence's uncomputed tokens as the budget leaves."""
         start = sequence.num_computed
         token_ids = tuple(sequence.token_ids[start : start + self.budget])
-        samples = start + len(token_ids) == len(sequence.token_ids)
+        samples = sequence.samples and start + len(token_ids) == len(sequence.token_ids)
         self.budget -= len(token_ids)
         self.sequences.append(sequence)
         self.chunks.append(Chunk(sequence.request_id, start, token_ids, sequence.page_ids, samples))

@@ -1,11 +1,14 @@
 """One rank's engine: scheduler, runner and sampler around one step."""
 
+from collections.abc import Callable, Sequence
+
 from moe_serve.errors import RequestError
 from moe_serve.schedule.scheduler import Scheduler
+from moe_serve.step.handover import Handover, NoHandover
 from moe_serve.step.runner import Runner
 from moe_serve.step.sampler import Sampler
 from moe_serve.step.timing import TimedDispatcher, Timer
-from moe_serve.types import RankStats, Request, TokenEvent
+from moe_serve.types import Batch, RankStats, Request, TokenEvent
 
 
 class Engine:
@@ -35,21 +38,48 @@ class Engine:
         self._num_pages = num_pages
         self._vocab_size = vocab_size
         self._num_steps = 0
+        self._handover: Handover = NoHandover()
+        self._broken_off: Batch | None = None
+        self._ended_meanwhile: list[str] = []
+
+    def hand_over(self, make: Callable[[Scheduler], Handover]) -> None:
+        """From here on, requests may be prefilled for another rank, or by one."""
+        self._handover = make(self._scheduler)
 
     @property
     def has_work(self) -> bool:
         return self._scheduler.has_work
 
+    @property
+    def descriptors(self) -> Sequence[int]:
+        return self._handover.descriptors
+
+    def poll(self) -> bool:
+        return self._handover.poll()
+
     def add(self, request: Request) -> None:
         """Queue a request.
 
         Raises:
-            RequestError: it can never be served: too long, or with ids beyond the vocabulary.
+            RequestError: it can never be served: too long, or with ids beyond the vocabulary. One
+                that is prefilled for another rank is refused there instead.
             OverloadedError: not now.
         """
-        self.check(request)
-        self._scheduler.add(request)
-        self._sampler.add(request)
+        try:
+            self.check(request)
+            self._scheduler.add(request)
+        except RequestError as error:
+            if request.decode_rank is None:
+                raise
+            self.give_back(request, str(error))
+            return
+        if request.decode_rank is None:
+            self._sampler.add(request)
+        self._handover.add(request)
+
+    def give_back(self, request: Request, reason: str) -> None:
+        """Have the `decode_rank` of a request compute its prompt itself."""
+        self._handover.refuse(request, reason)
 
     def check(self, request: Request) -> None:
         """Raise the RequestError of a request that can never be served."""
@@ -62,28 +92,43 @@ class Engine:
 
     def abort(self, request_id: str) -> TokenEvent | None:
         """End a request early; None if it has ended already."""
-        self._sampler.forget(request_id)
+        if self._broken_off is None:
+            self._sampler.forget(request_id)
+        else:
+            self._ended_meanwhile.append(request_id)
         return self._scheduler.abort(request_id)
 
+    def abort_all(self) -> None:
+        for request_id in self._scheduler.request_ids:
+            self.abort(request_id)
+
     def step(self) -> list[TokenEvent]:
-        """Compute one step; the tokens it gave, with a finish reason where one ended."""
+        """Compute one step; the tokens it gave, with a finish reason where one ended.
+
+        Where it raises PeerLostError nothing has happened: the next call computes it again.
+        """
         self._timer.start()
-        batch = self._scheduler.schedule()
+        batch = self._broken_off or self._scheduler.schedule()
+        self._broken_off = batch
+        self._handover.begin_step(batch)
         self._timer.lap("schedule")
-        logits_SV = self._runner.run(batch)
+        logits_SV = self._runner.run(batch, self._handover.after_layer)
         request_ids = [chunk.request_id for chunk in batch.chunks if chunk.samples]
         output = self._sampler.sample(request_ids, logits_SV)
+        self._broken_off = None
         self._timer.lap("sample")
         events = self._scheduler.update(output)
         for event in events:
             if event.finish_reason is not None:
                 self._sampler.forget(event.request_id)
+        while self._ended_meanwhile:
+            self._sampler.forget(self._ended_meanwhile.pop())
         self._num_steps += 1
         self._timer.lap("schedule")
         return events
 
     def stats(self) -> RankStats:
-        scheduler = self._scheduler
+        scheduler, handover = self._scheduler, self._handover.counts
         return RankStats(
             plan_rank=self._plan_rank,
             num_waiting=scheduler.num_waiting,
@@ -98,5 +143,11 @@ class Engine:
             num_steps=self._num_steps,
             num_expert_rows=self._dispatcher.num_rows,
             dispatch_bytes=self._dispatcher.bytes_sent,
+            link_bytes=dict(self._dispatcher.bytes_by_link),
+            num_handovers=handover.num_handovers,
+            num_handover_failures=handover.num_failures,
+            kv_bytes_sent=handover.bytes_sent,
+            num_segments=self._timer.num_segments,
+            num_overruns=self._timer.num_overruns,
             step_seconds=dict(self._timer.seconds),
         )

@@ -29,6 +29,8 @@ class TokenHistory:
         self.counts_V = torch.zeros(vocab_size, dtype=torch.int32, device=device)
         self.prompt_V = torch.zeros(vocab_size, dtype=torch.bool, device=device)
         self.prompt_V[torch.tensor(request.prompt_ids, device=device)] = True
+        for token_id in request.generated_ids:
+            self.add(token_id)
 
     def add(self, token_id: int) -> None:
         self.counts_V[token_id] += 1

@@ -1,28 +1,39 @@
 """Runs the model over a batch: ints in, logits out."""
 
+from collections.abc import Callable
+
 import torch
 from moe_comm.dispatcher import Dispatcher
+from moe_comm.transport.exchange import Exchange
+from moe_comm.transport.local import LocalExchange
 from moe_kernels.ops import Ops
 
-from moe_serve.layers.context import ForwardContext, LayerCache
-from moe_serve.models.model import Model
+from moe_serve.layers.context import ForwardContext, LayerCache, ignore_layer
 from moe_serve.step.inputs import build_inputs
+from moe_serve.step.share import share_batch
 from moe_serve.step.timing import Timer
 from moe_serve.types import Batch
 
 
 class Runner:
-    """One rank's model with its cache; every rank of the EP group runs the same steps."""
+    """One rank's model with its cache; every rank of the EP group runs the same steps.
+
+    Args:
+        model: gives logits_SV.
+        attention: the ranks that share one copy of the attention weights, the leader first; None
+            is this rank alone.
+    """
 
     def __init__(
         self,
-        model: Model,
+        model: Callable[[ForwardContext], torch.Tensor],
         caches: tuple[LayerCache, ...],
         dispatcher: Dispatcher,
         ops: Ops,
         page_size: int,
         device: torch.device,
         timer: Timer,
+        attention: Exchange | None = None,
     ) -> None:
         self._model = model
         self._caches = caches
@@ -31,12 +42,24 @@ class Runner:
         self._page_size = page_size
         self._device = device
         self._timer = timer
+        self._attention = attention or LocalExchange()
+
+    def rebind(self, attention: Exchange) -> None:
+        """Share attention through another exchange from the next step on."""
+        self._attention = attention
 
     @torch.inference_mode()
-    def run(self, batch: Batch) -> torch.Tensor:
-        """Logits (float32) of each sampling chunk's last token, in the batch's order."""
+    def run(self, batch: Batch, after_layer: Callable[[int], None] = ignore_layer) -> torch.Tensor:
+        """Logits (float32) of each sampling chunk's last token, in the batch's order.
+
+        Args:
+            batch: the leader's counts, on all ranks that share its attention.
+            after_layer: called with each layer whose keys and values are in the caches.
+        """
+        batch = share_batch(self._attention, batch)
         inputs = build_inputs(batch, self._page_size, self._device)
         self._timer.lap("inputs")
+        self._timer.start_model(batch)
         context = ForwardContext(
             token_ids_T=inputs.token_ids_T,
             position_T=inputs.position_T,
@@ -46,7 +69,9 @@ class Runner:
             caches=self._caches,
             dispatcher=self._dispatcher,
             ops=self._ops,
+            attention=self._attention,
+            after_layer=after_layer,
         )
         logits_SV = self._model(context)
-        self._timer.lap("dense")
+        self._timer.end_attention(None)
         return logits_SV

@@ -30,14 +30,18 @@ class _State:
         self.request = request
         self.sampling = request.sampling
         self.seed = request.sampling.seed or 0
-        self.num_sampled = 0
+        self.num_sampled = len(request.generated_ids)
+        self._is_prepared = False
         self.history: TokenHistory | None = None
         self.bias: LogitBias | None = None
 
     def prepare(self, vocab_size: int, device: torch.device) -> None:
-        if self.num_sampled == 0 and wants_history(self.sampling):
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        if wants_history(self.sampling):
             self.history = TokenHistory(self.request, vocab_size, device)
-        if self.num_sampled == 0 and self.sampling.logit_bias:
+        if self.sampling.logit_bias:
             self.bias = LogitBias(self.sampling, device)
 
 
@@ -51,6 +55,10 @@ class Sampler:
 
     def add(self, request: Request) -> None:
         self._states[request.request_id] = _State(request)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        return tuple(self._states)
 
     def forget(self, request_id: str) -> None:
         self._states.pop(request_id, None)

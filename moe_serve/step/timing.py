@@ -1,40 +1,124 @@
-"""Where a step's seconds go."""
+"""Where a step's seconds go, and how long an emulated device makes them last."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
 import torch
 from moe_comm.dispatcher import Dispatcher, ExpertRows, Handle, PendingCombine, PendingDispatch
+from moe_comm.routing import RoutingTable
+from moe_devices.pacer import Pacer
+from moe_devices.work import AttentionWork, ExpertsWork
+
+from moe_serve.step.expert_load import ExpertCounter
+from moe_serve.types import Batch, Chunk
 
 
 class Timer:
-    """Adds up wall seconds by part; `lap` charges the time since the last lap or `start`."""
+    """Adds up wall seconds by part; `lap` charges the time since the last lap or `start`.
 
-    def __init__(self) -> None:
+    Where rows leave for their experts or come back, a segment ends or begins: attention, with all
+    else that is not experts, and experts. The first begins at `start`. The pacer may make a
+    segment longer; that counts to the part in which it ends.
+    """
+
+    def __init__(self, pacer: Pacer) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._last = time.perf_counter()
+        self._pacer = pacer
+        self._batch = Batch()
+        self._next_layer = 0
+        self._last = self._begun = time.perf_counter()
+
+    @property
+    def num_segments(self) -> int:
+        return sum(count.num_segments for count in self._pacer.counts.values())
+
+    @property
+    def num_overruns(self) -> int:
+        return sum(count.num_overruns for count in self._pacer.counts.values())
 
     def start(self) -> None:
-        self._last = time.perf_counter()
+        self._last = self._begun = time.perf_counter()
+
+    def start_model(self, batch: Batch) -> None:
+        """What the attention segments from here on are about."""
+        self._batch = batch
+        self._next_layer = 0
 
     def lap(self, part: str) -> None:
         now = time.perf_counter()
         self.seconds[part] += now - self._last
         self._last = now
 
+    def begin_segment(self) -> None:
+        """At the last lap."""
+        self._begun = self._last
+
+    def end_attention(self, end_layer: int | None) -> None:
+        """`dense` is over up to a layer, which it leaves out; None is the model's end."""
+        first_layer, batch = self._next_layer, self._batch
+        self._pacer.wait(self._begun, lambda: attention_work(batch, first_layer, end_layer))
+        self._next_layer = end_layer or 0
+        self.lap("dense")
+
+    def end_experts(self, counts_E: torch.Tensor) -> None:
+        self._pacer.wait(self._begun, lambda: ExpertsWork(tuple(counts_E.tolist())))
+        self.lap("experts")
+
+
+def attention_work(batch: Batch, first_layer: int, end_layer: int | None) -> AttentionWork:
+    """What a batch asks of some layers; a chunk of one token decodes, whichever token it is."""
+    decoding = [chunk for chunk in batch.chunks if len(chunk.token_ids) == 1]
+    prompts = [chunk for chunk in batch.chunks if len(chunk.token_ids) > 1]
+    return AttentionWork(
+        first_layer=first_layer,
+        end_layer=end_layer,
+        num_prompt_tokens=sum(len(chunk.token_ids) for chunk in prompts),
+        prompt_context=_context(prompts),
+        num_decoding=len(decoding),
+        decode_context=_context(decoding),
+    )
+
+
+def _context(chunks: Sequence[Chunk]) -> int:
+    """Tokens that each token attends to, itself among them, added up."""
+    lengths = [(chunk.start, len(chunk.token_ids)) for chunk in chunks]
+    return sum(start * length + length * (length + 1) // 2 for start, length in lengths)
+
 
 class TimedDispatcher:
     """A Dispatcher that charges `dispatch` with its own time and `experts` with the time between
-    rows coming in and going out; on a device that runs ahead of the host these are host times."""
+    rows coming in and going out; on a device that runs ahead of the host these are host times.
 
-    def __init__(self, inner: Dispatcher, timer: Timer) -> None:
+    Args:
+        load: is told where the tokens here go.
+    """
+
+    def __init__(self, inner: Dispatcher, timer: Timer, load: ExpertCounter | None = None) -> None:
         self._inner = inner
         self._timer = timer
+        self._load = load
+        self._counts_E = torch.zeros(0, dtype=torch.int64)
         self.num_rows = 0
+        self._bytes_before = 0
+        self._link_bytes_before: Counter[str] = Counter()
+
+    def replace(self, inner: Dispatcher) -> None:
+        """Go on with another dispatcher; counts go on as well."""
+        self._bytes_before = self.bytes_sent
+        self._link_bytes_before = Counter(self.bytes_by_link)
+        self._inner = inner
+
+    def replace_tables(self, tables: Mapping[int, RoutingTable]) -> None:
+        self._inner.replace_tables(tables)
 
     @property
     def bytes_sent(self) -> int:
-        return self._inner.bytes_sent
+        return self._bytes_before + self._inner.bytes_sent
+
+    @property
+    def bytes_by_link(self) -> Mapping[str, int]:
+        return self._link_bytes_before + Counter(self._inner.bytes_by_link)
 
     def start(
         self,
@@ -44,13 +128,17 @@ class TimedDispatcher:
         weights_TK: torch.Tensor,
         keys_T: torch.Tensor,
     ) -> PendingDispatch:
-        self._timer.lap("dense")
+        self._timer.end_attention(layer + 1)
+        # Dispatchers want them on the host as well: one copy does for both.
+        ids_TK = ids_TK.cpu()
+        if self._load is not None:
+            self._load.count(layer, ids_TK)
         pending = self._inner.start(layer, x_TD, ids_TK, weights_TK, keys_T)
         self._timer.lap("dispatch")
         return _TimedDispatch(pending, self)
 
     def start_combine(self, y_RD: torch.Tensor, handle: Handle) -> PendingCombine:
-        self._timer.lap("experts")
+        self._timer.end_experts(self._counts_E)
         pending = self._inner.start_combine(y_RD, handle)
         self._timer.lap("dispatch")
         return _TimedCombine(pending, self._timer)
@@ -59,6 +147,8 @@ class TimedDispatcher:
         self._timer.lap("dense")
         rows, handle = pending.finish()
         self._timer.lap("dispatch")
+        self._timer.begin_segment()
+        self._counts_E = rows.counts_E
         self.num_rows += rows.rows_RD.shape[0]
         return rows, handle
 
@@ -81,4 +171,5 @@ class _TimedCombine:
         self._timer.lap("dense")
         y_TD = self._inner.finish()
         self._timer.lap("dispatch")
+        self._timer.begin_segment()
         return y_TD

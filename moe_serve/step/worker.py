@@ -3,7 +3,8 @@
 Ranks sleep together. A wake number comes with every command that brings work, and the front end
 sends it to all ranks. Each step header carries the newest number any rank has seen; all ranks
 sleep when the header says no work and the same number as the header before it, which all of them
-know, and each wakes when a newer number reaches it.
+know, and each wakes when a newer number reaches it. A sleeping rank that gets work from another
+rank's keys and values asks the front end for a newer number.
 """
 
 import time
@@ -11,11 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moe_comm.header import StepHeader, agree
-from moe_comm.transport.exchange import Exchange
+from moe_comm.transport.exchange import Exchange, PeerLostError
 
 from moe_serve.errors import OverloadedError, RequestError
-from moe_serve.step.engine import Engine
-from moe_serve.types import Command, Report, Request, TokenEvent
+from moe_serve.step.expert_load import ExpertCounter
+from moe_serve.step.expert_moves import ExpertMover
+from moe_serve.step.rank_engine import RankEngine
+from moe_serve.types import Command, ErrorKind, MembershipNews, Report, Request, TokenEvent
 
 _SECONDS_BETWEEN_STATS = 0.5
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -28,104 +31,182 @@ class Link(Protocol):
         """What has come, without waiting."""
         ...
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until something comes."""
+    def wait(self, seconds: float, descriptors: Sequence[int]) -> None:
+        """Sleep until something comes, or can be read from one of the descriptors."""
         ...
 
     def send(self, report: Report) -> None: ...
+
+
+class Regrouped(Protocol):
+    """How the ranks that are left go on without others; see `survive/regroup.py`."""
+
+    @property
+    def exchange(self) -> Exchange: ...
+
+    @property
+    def news(self) -> MembershipNews: ...
 
 
 class Worker:
     """
     Args:
         watch: called now and then; raises where the rank must not go on.
+        regroup: called where ranks are lost; raises where there is no going on.
     """
 
     def __init__(
         self,
         plan_rank: int,
-        engine: Engine,
+        engine: RankEngine,
         exchange: Exchange,
         link: Link,
         watch: Callable[[], None],
-        plan_epoch: int,
+        load: ExpertCounter,
+        mover: ExpertMover,
+        regroup: Callable[[], Regrouped] | None = None,
     ) -> None:
         self._plan_rank = plan_rank
         self._engine = engine
         self._exchange = exchange
         self._link = link
         self._watch = watch
-        self._plan_epoch = plan_epoch
+        self._load = load
+        self._mover = mover
+        self._regroup = regroup
+        self._news: MembershipNews | None = None
+        self._refusal = ""
         self._wake = 0
         self._stop = False
         self._next_stats = 0.0
 
     def run(self) -> None:
-        """Serve until the ranks agree to stop."""
+        """Serve until the ranks agree to stop.
+
+        Raises:
+            PeerLostError: ranks are lost, and there is no going on without them.
+        """
+        while True:
+            try:
+                return self._serve()
+            except PeerLostError:
+                if self._regroup is None:
+                    raise
+            self._follow(self._regroup())
+
+    def _follow(self, regrouped: Regrouped) -> None:
+        self._exchange, self._news = regrouped.exchange, regrouped.news
+        self._refusal = regrouped.news.refusal
+        if self._refusal:
+            self._engine.abort_all()
+        self._report([], force=True)
+
+    def _serve(self) -> None:
         agreed_wake = -1
         while True:
             self._take(self._link.receive())
+            self._engine.poll()
             header = agree(self._exchange, self._header())
             if header.stop:
+                self._report([], force=True, is_last=True)
                 return
+            if self._mover.follow(header):
+                self._report([], force=True)
             if header.work:
-                self._report(self._engine.step())
+                self._step()
             elif header.wake == agreed_wake:
                 self._report([], force=True)
                 self._sleep_until_after(header.wake)
             agreed_wake = header.wake
 
+    def _step(self) -> None:
+        events = self._engine.step()
+        self._load.end_step()
+        self._mover.advance()
+        self._report(events)
+
     def _header(self) -> StepHeader:
         return StepHeader(
             work=self._engine.has_work,
             wake=self._wake,
-            plan_epoch=self._plan_epoch,
+            plan_epoch=self._mover.epoch,
             tenant=0 if self._engine.has_work else -1,
             stop=self._stop,
+            ready_epoch=self._mover.ready_epoch,
+            given_up_epoch=self._mover.given_up_epoch,
         )
 
     def _sleep_until_after(self, wake: int) -> None:
+        has_asked = False
         while self._wake <= wake:
             self._watch()
-            self._link.wait(_SECONDS_BETWEEN_LOOKS)
+            was_loading = self._mover.is_loading
+            self._mover.advance()
+            # The other ranks may wait for what has just become ready.
+            is_wanted = was_loading and not self._mover.is_loading
+            seconds = 0.0 if self._mover.is_loading or is_wanted else _SECONDS_BETWEEN_LOOKS
+            self._link.wait(seconds, self._engine.descriptors)
             self._take(self._link.receive())
+            if self._engine.poll():
+                self._report([], force=True)
+            if (self._engine.has_work or is_wanted) and not has_asked:
+                self._link.send(Report(plan_rank=self._plan_rank, asleep_since=wake))
+                has_asked = True
 
     def _take(self, commands: Sequence[Command]) -> None:
         events: list[TokenEvent] = []
         for command in commands:
             self._wake = max(self._wake, command.wake)
             self._stop |= command.stop
+            if command.plan_change is not None:
+                self._mover.take(command.plan_change)
             events += [event for request in command.submit for event in self._add(request)]
             events += [event for name in command.abort if (event := self._engine.abort(name))]
         if events:
             self._report(events)
 
     def _add(self, request: Request) -> list[TokenEvent]:
+        if self._refusal and request.decode_rank is not None:
+            self._engine.give_back(request, self._refusal)
+            return []
+        if self._refusal:
+            return [_failure(request, self._refusal, "engine")]
         try:
             self._engine.add(request)
         except RequestError as error:
-            return [_refusal(request, error)]
+            kind: ErrorKind = "overloaded" if isinstance(error, OverloadedError) else "request"
+            return [_failure(request, str(error), kind)]
         return []
 
-    def _report(self, events: Sequence[TokenEvent], force: bool = False) -> None:
+    def _report(
+        self, events: Sequence[TokenEvent], force: bool = False, is_last: bool = False
+    ) -> None:
         now = time.monotonic()
         stats = None
+        counts = self._load.take() if force or self._load.is_window_over else None
         # With a request's end come its counts, so that nobody reads numbers older than answers.
         ended = any(event.finish_reason is not None for event in events)
         if force or ended or now >= self._next_stats:
-            self._watch()
             self._next_stats = now + _SECONDS_BETWEEN_STATS
-            stats = self._engine.stats()
-        if events or stats is not None:
-            self._link.send(Report(plan_rank=self._plan_rank, events=tuple(events), stats=stats))
+            stats = self._mover.add_to(self._engine.stats())
+        if events or stats is not None or counts is not None:
+            self._link.send(
+                Report(
+                    plan_rank=self._plan_rank,
+                    events=tuple(events),
+                    stats=stats,
+                    expert_counts=counts,
+                    is_last=is_last,
+                    # Again and again: the front end may not have called yet.
+                    news=self._news if self._plan_rank == 0 else None,
+                )
+            )
+        # After the events have left: where this raises, no token is lost.
+        if stats is not None:
+            self._watch()
 
 
-def _refusal(request: Request, error: RequestError) -> TokenEvent:
+def _failure(request: Request, error: str, kind: ErrorKind) -> TokenEvent:
     return TokenEvent(
-        request.request_id,
-        0,
-        None,
-        finish_reason="error",
-        error=str(error),
-        error_kind="overloaded" if isinstance(error, OverloadedError) else "request",
+        request.request_id, 0, None, finish_reason="error", error=error, error_kind=kind
     )

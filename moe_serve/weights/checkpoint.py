@@ -69,12 +69,19 @@ class Checkpoint:
             )
         return self._tensors[name]
 
-    def read(self, name: str, shape: Sequence[int], rows: slice | None = None) -> torch.Tensor:
+    def read(
+        self,
+        name: str,
+        shape: Sequence[int],
+        rows: slice | None = None,
+        columns: slice | None = None,
+    ) -> torch.Tensor:
         """A tensor in its stored dtype, on the host: a view of the mapped file, to be copied.
 
         Args:
             shape: of the whole tensor, checked against the file.
             rows: the part of the first dimension to read, step 1; None reads all.
+            columns: likewise of the second dimension.
 
         Raises:
             CheckpointError: the tensor is missing, misshapen or of a dtype that is not read.
@@ -83,7 +90,7 @@ class Checkpoint:
         check_readable(name, stored, tuple(shape))
         try:
             part = self._file(stored.file).get_slice(name)
-            tensor: torch.Tensor = part[rows] if rows is not None else part[...]
+            tensor: torch.Tensor = part[_places(rows, columns)]
         except SafetensorError as error:
             raise CheckpointError(f"cannot read tensor {name} of {stored.file}: {error}") from None
         self.bytes_read += tensor.numel() * tensor.element_size()
@@ -97,6 +104,12 @@ class Checkpoint:
         if file not in self._files:
             self._files[file] = safe_open(file, framework="pt")
         return self._files[file]
+
+
+def _places(rows: slice | None, columns: slice | None) -> Any:
+    if columns is not None:
+        return rows or slice(None), columns
+    return ... if rows is None else rows
 
 
 def check_readable(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> None:

@@ -49,17 +49,19 @@ def read_numbers(
     shape: Sequence[int],
     blocks: BlockShape | None,
     rows: slice | None = None,
+    columns: slice | None = None,
 ) -> torch.Tensor:
     """A tensor on the host, of which FP8 blocks have been multiplied out in float32.
 
     Args:
         shape: of the whole tensor.
         rows: the part of the first dimension to read; None reads all.
+        columns: likewise of the second dimension.
 
     Raises:
         CheckpointError: the tensor cannot be read, or it is FP8 and has no scales.
     """
-    values = checkpoint.read(name, shape, rows)
+    values = checkpoint.read(name, shape, rows, columns)
     if values.dtype != torch.float8_e4m3fn:
         return values
     if blocks is None or name + SCALE_SUFFIX not in checkpoint or len(shape) != 2:
@@ -67,26 +69,40 @@ def read_numbers(
             f"tensor {name} of {checkpoint.stored(name).file} is FP8 and has no block scales: "
             f"{name + SCALE_SUFFIX} and quantization_config.weight_block_size are needed"
         )
-    first, last, _ = (rows or slice(None)).indices(shape[0])
+    scale_rows, row_offset = _blocks_of(rows, shape[0], blocks.rows)
+    scale_columns, column_offset = _blocks_of(columns, shape[1], blocks.columns)
     scale_shape = (-(-shape[0] // blocks.rows), -(-shape[1] // blocks.columns))
-    scale_rows = slice(first // blocks.rows, -(-last // blocks.rows))
-    scale_BC = checkpoint.read(name + SCALE_SUFFIX, scale_shape, scale_rows)
-    return multiply_out(values, scale_BC, blocks, first % blocks.rows)
+    scale_BC = checkpoint.read(name + SCALE_SUFFIX, scale_shape, scale_rows, scale_columns)
+    return multiply_out(values, scale_BC, blocks, row_offset, column_offset)
+
+
+def _blocks_of(part: slice | None, size: int, block_size: int) -> tuple[slice, int]:
+    """The blocks that a part of a dimension lies in, and where in the first of them it begins."""
+    first, last, _ = (part or slice(None)).indices(size)
+    return slice(first // block_size, -(-last // block_size)), first % block_size
 
 
 def multiply_out(
-    values_ND: torch.Tensor, scale_BC: torch.Tensor, blocks: BlockShape, offset: int = 0
+    values_ND: torch.Tensor,
+    scale_BC: torch.Tensor,
+    blocks: BlockShape,
+    row_offset: int = 0,
+    column_offset: int = 0,
 ) -> torch.Tensor:
     """Each FP8 value times its block's scale, in float32.
 
     Args:
-        offset: rows of the first block that lie before the first value.
+        row_offset, column_offset: rows and columns of the first block that lie before the first
+            value.
     """
     numbers_ND = values_ND.to(torch.float32)
     num_rows, num_columns = numbers_ND.shape
-    scale_NC = scale_BC.float()[(torch.arange(num_rows) + offset) // blocks.rows]
-    num_whole, rest = divmod(num_columns, blocks.columns)
-    whole = numbers_ND[:, : num_columns - rest]
+    scale_NC = scale_BC.float()[(torch.arange(num_rows) + row_offset) // blocks.rows]
+    num_leading = min(-column_offset % blocks.columns, num_columns)
+    numbers_ND[:, :num_leading].mul_(scale_NC[:, :1])
+    scale_NC = scale_NC[:, num_leading > 0 :]
+    num_whole, rest = divmod(num_columns - num_leading, blocks.columns)
+    whole = numbers_ND[:, num_leading : num_columns - rest]
     whole.view(num_rows, num_whole, blocks.columns).mul_(scale_NC[:, :num_whole, None])
     numbers_ND[:, num_columns - rest :].mul_(scale_NC[:, num_whole:])
     return numbers_ND

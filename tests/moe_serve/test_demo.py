@@ -69,7 +69,7 @@ def test_a_slower_maker_takes_what_is_there(
             place.mkdir()
             (place / "config.json").write_text(place.name)
 
-    monkeypatch.setattr(demo, "_write_checkpoint", write_after_another)
+    monkeypatch.setattr(demo, "write_checkpoint", write_after_another)
     assert demo_checkpoint(tmp_path) == winner
     assert (winner / "config.json").read_text() == "demo-1"
     assert list(tmp_path.iterdir()) == [winner]

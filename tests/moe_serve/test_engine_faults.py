@@ -3,12 +3,14 @@ engine could not fail."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from engine_runs import GREEDY, NEW_TOKENS, engine, prompts_of, tokens_of
 from families import FAMILIES
+from quick import quick_among
 
 from moe_serve.layers.context import GroupedCache, LayerCache
 from moe_serve.schedule.scheduler import Scheduler
@@ -16,11 +18,6 @@ from moe_serve.schedule.sequence import Sequence
 
 Checkpoints = Callable[..., Path]
 Reference = Callable[..., tuple[list[list[int]], list[torch.Tensor]]]
-# One of each kind of attention; the others share their code, and wait for the long tests.
-QUICK = ("deepseek_v3", "qwen3_moe")
-EACH = [
-    pytest.param(family, marks=() if family in QUICK else pytest.mark.slow) for family in FAMILIES
-]
 PAGE_SIZE = 16
 SHORT = replace(GREEDY, max_tokens=32)
 
@@ -44,8 +41,13 @@ class SkippingScheduler(Scheduler):
         super()._start(sequence)
 
 
-@pytest.mark.parametrize("family", EACH)
-@pytest.mark.parametrize("fault", [ForgettingScheduler, SkippingScheduler])
+@pytest.mark.parametrize(
+    ("fault", "family"),
+    quick_among(
+        product((ForgettingScheduler, SkippingScheduler), FAMILIES),
+        [(ForgettingScheduler, "deepseek_v3"), (SkippingScheduler, "qwen3_moe")],
+    ),
+)
 def test_a_faulty_preemption_changes_the_tokens(
     fault: type[Scheduler],
     family: str,
@@ -56,7 +58,7 @@ def test_a_faulty_preemption_changes_the_tokens(
 ) -> None:
     path = checkpoint(family)
     expected, _ = reference(path, prompts_of(), NEW_TOKENS)
-    monkeypatch.setattr("moe_serve.build.Scheduler", fault)
+    monkeypatch.setattr("moe_serve.load_rank.Scheduler", fault)
     with engine(path, device=device, num_pages=14, page_size=PAGE_SIZE, tokens_per_step=64) as llm:
         tokens = tokens_of(llm.generate(prompts_of(), GREEDY))
         assert llm.stats().num_preemptions > 0
@@ -64,7 +66,7 @@ def test_a_faulty_preemption_changes_the_tokens(
     assert tokens[0] == expected[0] and tokens != expected
 
 
-@pytest.mark.parametrize("family", EACH)
+@pytest.mark.parametrize("family", quick_among(FAMILIES))
 def test_overwriting_a_cached_page_changes_the_tokens(
     family: str, device: str, checkpoint: Checkpoints
 ) -> None:

@@ -15,6 +15,7 @@ from fp8_checkpoint import (
     save_tensors,
     undo_fp8,
 )
+from quick import quick_among
 
 Checkpoints = Callable[..., Path]
 Reference = Callable[..., tuple[list[list[int]], list[torch.Tensor]]]
@@ -66,7 +67,7 @@ def test_one_wrong_scale_changes_the_tokens(
     assert all(ours != theirs for ours, theirs in zip(wrong, expected, strict=True))
 
 
-@pytest.mark.parametrize("family", ["deepseek_v3", "llama"])
+@pytest.mark.parametrize("family", quick_among(["deepseek_v3", "llama"]))
 def test_half_precision_is_close_and_closer_than_bfloat16(
     family: str, device: str, checkpoint: Checkpoints, reference: Reference
 ) -> None:

@@ -1,6 +1,7 @@
 """The whole engine on one rank against transformers, through every path of the scheduler."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,19 @@ import torch
 from engine_runs import GREEDY, LENGTHS, NEW_TOKENS, engine, prompts_of, tokens_of
 from families import FAMILIES, VOCAB_SIZE
 from oracle import agrees_with, load_oracle
+from quick import QUICK_FAMILIES, quick_among
 
 from moe_serve.types import SamplingParams
 
 Checkpoints = Callable[..., Path]
 Reference = Callable[..., tuple[list[list[int]], list[torch.Tensor]]]
+EXACT = [(True, family) for family in QUICK_FAMILIES]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(
+    ("deterministic", "family"),
+    [*product([False], FAMILIES), *quick_among(product([True], FAMILIES), EXACT)],
+)
 def test_chunked_prefill_beside_decoding(
     family: str, deterministic: bool, device: str, checkpoint: Checkpoints, reference: Reference
 ) -> None:
@@ -47,7 +52,7 @@ def test_logprobs_of_the_whole_vocabulary_at_every_step(
         assert (ours - torch.log_softmax(expected, -1)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_among(FAMILIES))
 def test_preemption_by_recompute(
     family: str, device: str, checkpoint: Checkpoints, reference: Reference
 ) -> None:
@@ -58,7 +63,7 @@ def test_preemption_by_recompute(
         assert llm.stats().num_preemptions > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_among(FAMILIES))
 def test_prefix_hits(family: str, device: str, checkpoint: Checkpoints) -> None:
     path = checkpoint(family)
     (shared,) = prompts_of([50], seed=1)

@@ -14,8 +14,8 @@ from moe_placement.bench.instances import (
     scalar_devices,
     skewed_rows,
 )
-from moe_placement.bench.score import predicted_seconds
 from moe_placement.solver.place import place_experts
+from moe_placement.solver.predicted import predicted_seconds
 from moe_placement.solver.problem import ExpertPlacement, ExpertProblem, Floats
 
 Row = dict[str, Any]

@@ -1,30 +1,17 @@
-"""The true time of a placement: by the mean rows, and under rows drawn after it was made.
+"""The true time of a placement, under rows that were drawn after it was made.
 
 Shapes: L MoE layers, E experts, N ranks, S slots of a layer, X experts of all layers that have
 several replicas, R most replicas of one.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_placement.load.sampling import split_rows
-from moe_placement.solver.experts.rank_cost import RankCosts, reads
+from moe_placement.solver.experts.rank_cost import RankCosts
+from moe_placement.solver.predicted import sum_by_rank
 from moe_placement.solver.problem import ExpertPlacement, ExpertProblem, Floats, Ints
-
-
-def predicted_seconds(placement: ExpertPlacement, problem: ExpertProblem) -> Floats:
-    """Seconds of the slowest rank in each layer, (L,), by the problem's own mean rows."""
-    num_layers, num_ranks = len(problem.rows_LE), len(problem.slots_N)
-    expert_LS = np.maximum(placement.expert_LS, 0)
-    rows_LS = np.take_along_axis(problem.rows_LE, expert_LS, axis=1) * placement.weight_LS
-    place_LS = placement.rank_LS + np.arange(num_layers)[:, None] * num_ranks
-    rows_LN = _by_rank(place_LS, rows_LS, num_layers, num_ranks)
-    reads_LN = _by_rank(place_LS, reads(rows_LS), num_layers, num_ranks)
-    seconds_L: Floats = RankCosts.of(problem).seconds(reads_LN, rows_LN).max(axis=1)
-    return seconds_L
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +87,10 @@ class Scorer:
         """One step with these rows; a replica's weights are read where it has at least one."""
         rows_S = self._deal.rows_of_slots(self._rng, rows_LE)
         place_S, shape = self._deal.place_S, (self._num_layers, self._num_ranks)
-        rows_LN = _by_rank(place_S, rows_S, *shape)
-        seconds_LN = self._costs.seconds(_by_rank(place_S, rows_S > 0, *shape), rows_LN)
+        rows_LN = sum_by_rank(place_S, rows_S, *shape)
+        seconds_LN = self._costs.seconds(sum_by_rank(place_S, rows_S > 0, *shape), rows_LN)
         mean_L = rows_LN.mean(axis=1)
         imbalance_L = np.divide(rows_LN.max(axis=1), mean_L, np.ones_like(mean_L), where=mean_L > 0)
         return StepScore(
             seconds=float(seconds_LN.max(axis=1).sum()), imbalance=float(imbalance_L.mean())
         )
-
-
-def _by_rank(place_S: Ints, values_S: NDArray[Any], num_layers: int, num_ranks: int) -> Floats:
-    """The sum over the slots of each rank in each layer."""
-    num_places = num_layers * num_ranks
-    sums = np.bincount(place_S.ravel(), weights=values_S.ravel(), minlength=num_places)
-    return sums.astype(np.float64).reshape(num_layers, num_ranks)

@@ -29,7 +29,12 @@ def add_parser(subparsers: "Subparsers") -> None:
     add("--hidden", type=int, default=2048, metavar="D", help="width of the model to plan for")
     add("--expert-width", type=int, default=768, metavar="F", help="width of its experts")
     add("--experts", type=int, default=0, metavar="N", help="in memory; 0 is past the caches")
-    add("--formats", default="bfloat16,float32", metavar="LIST", help="weight formats, by commas")
+    add(
+        "--formats",
+        default="bfloat16,float32,int8",
+        metavar="LIST",
+        help="weight formats, by commas",
+    )
     add("--seconds", type=float, default=30.0, metavar="S", help="time for the grid; 30")
     add("--link-latency", default="5us", metavar="TIME", help="in a node, not measured; 5us")
     add("--network-bandwidth", default="25GB/s", metavar="RATE", help="not measured; 25GB/s")

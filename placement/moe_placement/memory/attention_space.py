@@ -21,9 +21,10 @@ class AttentionBlock:
 
 
 _ANY_DEVICE = AttentionBlock(gathered=256 << 20, queries=256 << 20)
-# On a processor keys and values are gathered in 4 MiB each.
+# On a processor keys and values are gathered in 4 MiB each; emulated devices compute on one.
+_PROCESSOR = AttentionBlock(gathered=8 << 20, queries=64 << 20)
 ATTENTION_BLOCKS: Mapping[str, AttentionBlock] = MappingProxyType(
-    {"cpu": AttentionBlock(gathered=8 << 20, queries=64 << 20)}
+    {"cpu": _PROCESSOR, "emulated": _PROCESSOR}
 )
 # A float32 score, its rearranged copy, its softmax, that in the cache's dtype, and its masks.
 SCORE_BYTES = 16

@@ -17,6 +17,7 @@ class RankMemory:
         device: kind and plan rank, as in `npu:3`.
         rotary_table: cosines and sines of every position.
         working_space: an estimate; see `working_space.py`.
+        moving: kept for experts that come while those that leave are still there.
         page_bytes: one page of the KV cache over all layers; 0 where there is no cache.
         num_pages: as asked for, else all that fit in the budget, and at least one.
         device_bytes: what the device has for this rank.
@@ -41,6 +42,7 @@ class RankMemory:
     device_bytes: int
     budget: int
     pages_fixed: bool
+    moving: int = 0
 
     @property
     def weights(self) -> int:
@@ -62,7 +64,12 @@ class RankMemory:
 
     @property
     def total(self) -> int:
-        return self.weights + self.working_space + self.kv
+        return self.weights + self.working_space + self.moving + self.kv
+
+    @property
+    def room_for_experts(self) -> int:
+        """What the rest leaves of the budget."""
+        return self.budget - (self.total - self.experts)
 
     @property
     def shortfall(self) -> int:
@@ -86,6 +93,7 @@ def rank_memory(
     device_bytes: int,
     memory_fraction: float,
     max_context: int | None = None,
+    moving: int = 0,
 ) -> RankMemory:
     """Price one plan rank.
 
@@ -100,6 +108,7 @@ def rank_memory(
             this rank's share.
         memory_fraction: share of `device_bytes` for everything here.
         max_context: tokens of the longest sequence served; None is the model's context.
+        moving: bytes kept for experts that move.
 
     Raises:
         PlanError: the plan is of another model, or asks for a weight format that is not known.
@@ -114,7 +123,7 @@ def rank_memory(
     if pool.role != "experts":
         page_bytes = page_size * cache_elements(spec, pool.tensor_parallel) * activation_bytes
     budget = int(device_bytes * memory_fraction)
-    left = budget - sum(weights.values()) - working
+    left = budget - sum(weights.values()) - working - moving
     return RankMemory(
         rank=rank,
         pool=pool.name,
@@ -127,6 +136,7 @@ def rank_memory(
         device_bytes=device_bytes,
         budget=budget,
         pages_fixed=bool(num_pages),
+        moving=moving,
     )
 
 

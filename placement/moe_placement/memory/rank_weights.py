@@ -14,7 +14,7 @@ OTHER_WEIGHTS = (
 )
 # Kinds of devices whose kernels keep matrices in a layout of their own. The embedding is kept
 # plain, for its rows are looked up, so there a head tied to it is a second copy.
-_PACKING_DEVICES = frozenset({"cpu"})
+_PACKING_DEVICES = frozenset({"cpu", "emulated"})
 _PLAIN_FORMATS = {2: "bfloat16", 4: "float32"}
 
 
@@ -26,7 +26,8 @@ def rank_weights(
     Which parts a narrow format holds is said by `part_formats`; the others are as wide as
     activations, as the rotary table always is, and gates with their correction biases are
     float32. Attention, dense layers, shared experts and the vocabulary are divided by the pool's
-    tensor parallelism. A tied head counts where the device's kernels pack matrices.
+    tensor parallelism, but for what attention copies. A tied head counts where the device's
+    kernels pack matrices.
 
     Args:
         num_slots: of the rank, over all layers.
@@ -46,6 +47,10 @@ def rank_weights(
     if pool.role == "experts":
         return dict.fromkeys(OTHER_WEIGHTS, 0) | {"experts": experts}
     count = {part: -(-number // pool.tensor_parallel) for part, number in spec.parameters.items()}
+    count["attention"] = sum(
+        number * layer.parameters_of(pool.tensor_parallel)
+        for layer, number in spec.attention_layers
+    )
     head = count["head"] or count["embedding"] * (pool.device in _PACKING_DEVICES)
     return {
         "attention": format_bytes(count["attention"], formats["attention"]),

@@ -15,6 +15,8 @@ class AttentionSpec:
 
     Attributes:
         parameters: projections with their biases.
+        kv_parameters: those of them that are split as the cache is: copied where heads share a
+            latent, or where fewer key-value heads are than ranks.
         norms: the norms inside attention, of queries and keys or of latents.
         kv_elements: elements that one token keeps in the cache, without the indexer's.
         activations: elements that one token needs while the layer runs.
@@ -34,6 +36,7 @@ class AttentionSpec:
 
     kind: AttentionKind
     parameters: int
+    kv_parameters: int
     norms: int
     kv_elements: int
     activations: int
@@ -54,6 +57,12 @@ class AttentionSpec:
     def cache_elements(self) -> int:
         """Elements that one token keeps in all caches of the layer."""
         return self.kv_elements + self.indexer_elements
+
+    def parameters_of(self, tensor_parallel: int) -> int:
+        """Of one of the ranks that share this layer."""
+        split = self.parameters - self.kv_parameters
+        kv_shares = min(tensor_parallel, self.num_kv_heads)
+        return -(-split // tensor_parallel) + -(-self.kv_parameters // kv_shares)
 
 
 def rotary_part(fields: ConfigFields, default: float) -> float:

@@ -87,9 +87,9 @@ def part_formats(name: str, *, has_experts: bool, plain_format: str = "bfloat16"
 
     Experts have it always. Attention, dense layers and shared experts have that of
     `attention_format`. Embedding, head and norms stay in `plain_format` when the format has
-    less than 16 bits; gates are float32.
+    less bits than that; gates are float32.
     """
-    plain = plain_format if find_format(name).bits < 16 else name
+    plain = plain_format if find_format(name).bits < find_format(plain_format).bits else name
     matrices = attention_format(name, has_experts=has_experts)
     return (
         dict.fromkeys(_PLAIN_PARTS, plain)

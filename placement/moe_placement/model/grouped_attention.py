@@ -73,6 +73,7 @@ def grouped(
     return AttentionSpec(
         kind="grouped",
         parameters=hidden * (queries + kv) + outputs * hidden + biases,
+        kv_parameters=(hidden + input_bias) * kv,
         norms=0,
         kv_elements=kv,
         activations=queries + outputs + kv,

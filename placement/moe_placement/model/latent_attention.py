@@ -49,6 +49,7 @@ def _latent(fields: ConfigFields) -> AttentionSpec:
         + kv_parameters
         + values * hidden
         + fields.flag("attention_bias") * biases,
+        kv_parameters=hidden * ((query_latent or 0) + latent + rotary),
         norms=(query_latent or 0) + latent,
         kv_elements=latent + rotary,
         activations=queries + heads * (2 * latent + rotary) + values,

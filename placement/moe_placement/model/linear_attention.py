@@ -41,6 +41,7 @@ def _gated_delta(fields: ConfigFields) -> AttentionSpec:
     return AttentionSpec(
         kind="linear",
         parameters=hidden * (mixed + 2 * values + 2 * heads) + mixed * kernel + 2 * heads,
+        kv_parameters=0,
         norms=value_head,
         kv_elements=0,
         activations=2 * mixed + 2 * values,

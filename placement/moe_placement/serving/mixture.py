@@ -55,6 +55,9 @@ class Mixture:
 
     Attributes:
         mean: seconds between two decode steps of a sequence, with the prefill between them.
+        plain: seconds of a step that decodes alone.
+        mixed: seconds of a step that carries prompt tokens too.
+        mixed_share: of the steps.
         residual: seconds to the end of the step in which a request comes.
         service: seconds of the steps that compute one prompt, none before it.
         slot: seconds that each prompt before it adds.
@@ -63,6 +66,9 @@ class Mixture:
     """
 
     mean: float
+    plain: float
+    mixed: float
+    mixed_share: float
     residual: float
     service: float
     slot: float
@@ -90,6 +96,9 @@ def mix_steps(
     mean = plain_share * plain + share * mixed
     return Mixture(
         mean=mean,
+        plain=plain,
+        mixed=mixed,
+        mixed_share=share,
         residual=(plain_share * plain**2 + share * mixed**2) / (2 * mean),
         service=seconds(request.step(alone, decoding, groups)) * request.prompt / alone,
         slot=seconds(request.step(full, decoding)) * request.prompt / full,

@@ -11,12 +11,11 @@ from moe_devices.cuda import CudaDevice
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import choices, resolve
 from moe_serve.config.tree import Config
-from moe_serve.config.unserved import SERVED_DEVICES, require_served
+from moe_serve.config.unserved import require_served
 from moe_serve.config.validate import COLLECTIVES
 from moe_serve.errors import ConfigError, UnsupportedError
 
 TEXT = "model: {path: /models/Tiny-MoE}\npools: [{name: host, device: cpu, ranks: 2}]\n"
-NATIVE = {"cpu": "mpi", "cuda": "nccl", "npu": "hccl"}
 MODEL = {"torch_dtype": "bfloat16", "max_position_embeddings": 4096}
 
 
@@ -27,16 +26,16 @@ def config(write: Callable[[str], Path]) -> Callable[..., Config]:
 
 def test_auto_follows_the_model_the_device_and_the_host(config: Callable[..., Config]) -> None:
     before = config()
-    after = resolve(before, MODEL, 3, NATIVE)
+    after = resolve(before, MODEL, 3)
     model, pool = after.models[0], after.pools[0]
     assert (model.name, model.dtype, model.max_context) == ("Tiny-MoE", "bfloat16", 4096)
     assert (pool.weights, pool.collective, pool.threads) == ("bfloat16", "mpi", 3)
     assert before == config()
-    assert resolve(after, MODEL, 5, {"cpu": "gloo"}) == after
+    assert resolve(after, MODEL, 5) == after
 
 
 def test_the_native_collective_of_a_gpu_is_nccl(config: Callable[..., Config]) -> None:
-    assert resolve(config("pools.0.device=cuda"), MODEL, 1, NATIVE).pools[0].collective == "nccl"
+    assert resolve(config("pools.0.device=cuda"), MODEL, 1).pools[0].collective == "nccl"
 
 
 def test_what_the_config_says_stays(config: Callable[..., Config]) -> None:
@@ -48,28 +47,28 @@ def test_what_the_config_says_stays(config: Callable[..., Config]) -> None:
         "pools.0.collective=gloo",
         "pools.0.threads=1",
     )
-    assert resolve(said, MODEL, 8, NATIVE) == said
+    assert resolve(said, MODEL, 8) == said
 
 
 def test_deterministic_chooses_one_thread(config: Callable[..., Config]) -> None:
     before = config("deterministic=true")
-    after = resolve(before, MODEL, 8, NATIVE)
+    after = resolve(before, MODEL, 8)
     assert ("pools[0].threads", 1) in choices(before, after)
 
 
 def test_pools_that_say_the_same_collective_go_together(config: Callable[..., Config]) -> None:
     pools = "pools=[{name: a, device: cpu, collective: mpi}, {name: b, device: cpu}]"
-    resolved = resolve(config(pools), MODEL, 1, NATIVE)
+    resolved = resolve(config(pools), MODEL, 1)
     assert [pool.collective for pool in resolved.pools] == ["mpi", "mpi"]
 
 
 def test_what_a_check_takes_for_native_is_what_the_devices_name() -> None:
-    native = {device.kind: device.collective for device in (CpuDevice, CudaDevice)}
-    assert {kind: COLLECTIVES[kind][0] for kind in SERVED_DEVICES} == native
+    for device in (CpuDevice, CudaDevice):
+        assert COLLECTIVES[device.kind][0] == device.collective
 
 
 def test_weights_follow_the_dtype_that_was_said(config: Callable[..., Config]) -> None:
-    assert resolve(config("model.dtype=float32"), MODEL, 1, NATIVE).pools[0].weights == "float32"
+    assert resolve(config("model.dtype=float32"), MODEL, 1).pools[0].weights == "float32"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def test_weights_follow_the_dtype_that_was_said(config: Callable[..., Config]) -
 def test_dtype_of_config_json(
     config: Callable[..., Config], model_json: dict[str, object], dtype: str
 ) -> None:
-    assert resolve(config(), model_json, 1, NATIVE).models[0].dtype == dtype
+    assert resolve(config(), model_json, 1).models[0].dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -106,27 +105,28 @@ def test_a_choice_that_cannot_be_made_is_an_error(
     said: str,
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        resolve(config(*overrides), model_json, 1, NATIVE)
+        resolve(config(*overrides), model_json, 1)
 
 
 def test_unlike_pools_have_each_their_native_collective(write: Callable[[str], Path]) -> None:
     pools = "pools=[{name: a, device: cuda}, {name: b, device: npu}, {name: c, device: cpu}]"
     unlike = load_config(write(TEXT), [pools], to_serve=False)
-    resolved = resolve(unlike, MODEL, 1, NATIVE)
+    resolved = resolve(unlike, MODEL, 1)
     assert [pool.collective for pool in resolved.pools] == ["nccl", "hccl", "mpi"]
 
 
-def test_weights_that_differ_from_the_dtype_of_config_json_are_not_served(
+def test_weights_wider_than_the_dtype_are_not_served(
     config: Callable[..., Config],
 ) -> None:
-    resolved = resolve(config("pools.0.weights=float16"), MODEL, 1, NATIVE)
+    resolved = resolve(config("pools.0.weights=float16"), MODEL, 1)
     said = (
-        r"pools\[0\]\.weights: float16 differs from model\.dtype, which is bfloat16; this "
-        r"version stores weights in the model's dtype, .* or set model\.dtype to float16"
+        r"pools\[0\]\.weights: this version does not compute with float16 weights beside "
+        r"activations in bfloat16; use bfloat16, int8, or leave the key out"
     )
     with pytest.raises(UnsupportedError, match=said):
         require_served(resolved)
-    require_served(resolve(config(), MODEL, 1, NATIVE))
+    for served in ((), ("pools.0.weights=int8",)):
+        require_served(resolve(config(*served), MODEL, 1))
 
 
 def test_every_choice_is_logged_once(
@@ -134,7 +134,7 @@ def test_every_choice_is_logged_once(
 ) -> None:
     before = config("pools.0.threads=2")
     with caplog.at_level(logging.INFO, "moe_serve.config.resolve"):
-        after = resolve(before, MODEL, 1, NATIVE)
+        after = resolve(before, MODEL, 1)
     expected = [
         ("models[0].name", "Tiny-MoE"),
         ("models[0].dtype", "bfloat16"),

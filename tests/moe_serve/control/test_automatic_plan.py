@@ -1,4 +1,4 @@
-"""What `plan: auto` becomes: an equal split, or ranks with as many rows each."""
+"""What `plan: auto` becomes: an equal split, ranks with as many rows, or as long, each."""
 
 from pathlib import Path
 
@@ -8,28 +8,56 @@ from moe_placement.equal_split import equal_split
 from moe_placement.load.trace import ExpertLoad
 from moe_placement.load.trace_file import save
 from moe_placement.model.catalogue import find_model
-from moe_placement.model.spec import ModelSpec
-from moe_placement.plan import Plan, PlanError, PoolPlan
+from moe_placement.plan import Plan
 
-from moe_serve.config.tree import PlacementConfig
-from moe_serve.control.automatic_plan import automatic_plan
+from moe_serve.config.tree import Config, LinkConfig, ModelConfig, PlacementConfig, PoolConfig
+from moe_serve.control.deployment import Deployment, plan_deployment, pool_plans
+from moe_serve.errors import ConfigError, PlacementError
 
-POOLS = (PoolPlan("left", "cpu", (0, 1)), PoolPlan("right", "cpu", (2,)))
+LEFT_RIGHT = (
+    PoolConfig(name="left", device="cpu", ranks=2, weights="bfloat16"),
+    PoolConfig(name="right", device="cpu", weights="bfloat16"),
+)
 # Two experts have most of the rows, and an equal split puts both on one rank.
 LOADS = (400, 300, 30, 50, 60, 20, 80, 60)
+MIXTRAL = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "vocab_size": 1000,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
+LINK = LinkConfig(between=("fast", "slow"), bandwidth=1e12)
 
 
-@pytest.fixture(scope="module")
-def mixtral() -> ModelSpec:
-    return find_model("mixtral_8x7b")
+def deployment(
+    placement: PlacementConfig | None = None,
+    pools: tuple[PoolConfig, ...] = LEFT_RIGHT,
+    links: tuple[LinkConfig, ...] = (),
+    memory: int = 1 << 30,
+) -> Deployment:
+    model = ModelConfig(path="m", name="m", dtype="bfloat16", max_context=2048)
+    config = Config(
+        models=(model,), pools=pools, links=links, placement=placement or PlacementConfig()
+    )
+    return plan_deployment(config, MIXTRAL, [memory] * config.num_ranks)
 
 
 @pytest.fixture
-def trace(mixtral: ModelSpec, tmp_path: Path) -> str:
-    counts_TLE = np.tile(np.array(LOADS), (2, len(mixtral.moe_layers), 1))
+def trace(tmp_path: Path) -> str:
+    counts_TLE = np.tile(np.array(LOADS), (2, 2, 1))
     path = tmp_path / "load.npz"
     save(
-        ExpertLoad(model="m", layers=mixtral.moe_layers, counts_TLE=counts_TLE, steps_per_window=8),
+        ExpertLoad(model="m", layers=(0, 1), counts_TLE=counts_TLE, steps_per_window=8),
         path,
     )
     return str(path)
@@ -45,28 +73,113 @@ def fullest(plan: Plan) -> float:
     return max(rows) * len(rows) / sum(rows)
 
 
-def test_without_a_trace_experts_are_split_evenly(mixtral: ModelSpec) -> None:
-    plan = automatic_plan("m", mixtral, POOLS, PlacementConfig())
-    assert plan == equal_split("m", 8, mixtral.moe_layers, POOLS)
+def test_without_a_trace_experts_are_split_evenly() -> None:
+    found = deployment()
+    assert found.plan == equal_split("m", 8, (0, 1), found.plan.pools)
+    assert "split evenly" in found.reasons[0]
 
 
-def test_a_trace_evens_out_rows_and_replicas_more_so(mixtral: ModelSpec, trace: str) -> None:
-    even = automatic_plan("m", mixtral, POOLS, PlacementConfig())
-    by_load = automatic_plan("m", mixtral, POOLS, PlacementConfig(load=trace))
+def test_a_trace_evens_out_rows_and_replicas_more_so(trace: str) -> None:
+    even = deployment().plan
+    by_load = deployment(PlacementConfig(load=trace)).plan
     wanted = PlacementConfig(load=trace, redundancy=0.25)
-    with_replicas = automatic_plan("m", mixtral, POOLS, wanted)
+    with_replicas = deployment(wanted).plan
     assert fullest(even) > 1.8
     assert fullest(by_load) == pytest.approx(1.26)
     assert fullest(with_replicas) == pytest.approx(1.0, abs=1e-6)
     assert sum(map(len, by_load.layers[0].slots)) == 8
     assert 8 < sum(map(len, with_replicas.layers[0].slots)) <= 10
-    assert with_replicas.pools == POOLS
-    assert automatic_plan("m", mixtral, POOLS, wanted) == with_replicas
+    assert deployment(wanted).plan == with_replicas
 
 
-def test_a_trace_of_another_model_is_refused(mixtral: ModelSpec, trace: str) -> None:
+def test_a_trace_of_another_model_is_refused(trace: str, tmp_path: Path) -> None:
     other = find_model("qwen3_30b_a3b")
-    with pytest.raises(PlanError, match=r"load\.npz: has 32 layers of 8 experts, the model has 48"):
-        automatic_plan("m", other, POOLS, PlacementConfig(load=trace))
-    with pytest.raises(PlanError, match=r"none\.npz cannot be read"):
-        automatic_plan("m", mixtral, POOLS, PlacementConfig(load="none.npz"))
+    path = tmp_path / "other.npz"
+    counts = np.ones((1, len(other.moe_layers), other.num_experts), np.int64)
+    save(
+        ExpertLoad(model="q", layers=other.moe_layers, counts_TLE=counts, steps_per_window=1), path
+    )
+    with pytest.raises(
+        PlacementError, match=r"other\.npz: has 48 layers of 128 experts, the model"
+    ):
+        deployment(PlacementConfig(load=str(path)))
+    with pytest.raises(PlacementError, match=r"none\.npz cannot be read"):
+        deployment(PlacementConfig(load="none.npz"))
+
+
+def unlike(slow: str = "xeon_8592", **more: object) -> tuple[PoolConfig, ...]:
+    return (
+        PoolConfig(name="fast", device="cpu", weights="bfloat16", hardware="h20"),
+        PoolConfig(name="slow", device="cpu", weights="bfloat16", hardware=slow, **more),  # type: ignore[arg-type]
+    )
+
+
+def slots_of(plan: Plan, rank: int) -> int:
+    return len(plan.layers[0].slots[rank])
+
+
+def test_the_faster_device_gets_more_experts(trace: str) -> None:
+    found = deployment(pools=unlike(), links=(LINK,))
+    assert slots_of(found.plan, 0) > slots_of(found.plan, 1)
+    assert "bound by" in found.reasons[0] and "fast" in found.reasons[0]
+    alike = deployment(pools=unlike(slow="h20"), links=(LINK,))
+    assert slots_of(alike.plan, 0) == slots_of(alike.plan, 1) == 4
+
+
+def test_a_device_gets_no_more_experts_than_fit() -> None:
+    plenty = deployment(pools=unlike(), links=(LINK,))
+    asked = slots_of(plenty.plan, 0)
+    first, expert = plenty.memories[0], 3 * 256 * 512 * 2
+    cache = 2048 // first.page_size * first.page_bytes
+    # Room for one expert fewer a layer than it would get.
+    room = first.other_weights + first.working_space + cache + 2 * (asked - 1) * expert
+    small = deployment(pools=unlike(), links=(LINK,), memory=int(room / 0.9) + expert)
+    assert slots_of(small.plan, 0) == asked - 1
+    assert not small.problems
+    with pytest.raises(PlacementError, match="slot"):
+        deployment(pools=unlike(), links=(LINK,), memory=expert)
+
+
+def test_hardware_is_named_for_all_pools_of_a_group_or_none() -> None:
+    half = (LEFT_RIGHT[0], unlike()[1])
+    with pytest.raises(PlacementError, match="'left' names no hardware and 'slow' does"):
+        deployment(pools=half, links=(LinkConfig(between=("left", "slow"), bandwidth=1e9),))
+    with pytest.raises(ConfigError, match=r"pools\[1\].hardware: device 'h200x' is not"):
+        deployment(pools=unlike(slow="h200x"), links=(LINK,))
+
+
+def test_prefill_pools_are_an_expert_parallel_group_of_their_own() -> None:
+    pools = (
+        PoolConfig(name="one", device="cpu", ranks=2, role="prefill", weights="bfloat16"),
+        PoolConfig(name="two", device="cpu", ranks=2, role="decode", weights="bfloat16"),
+        PoolConfig(name="three", device="cpu", role="experts", weights="bfloat16"),
+    )
+    found = deployment(pools=pools)
+    assert found.plan.ep_groups() == {1: (0, 1), 0: (2, 3, 4)}
+    for rank, num_slots in enumerate((4, 4, 3, 3, 2)):
+        assert slots_of(found.plan, rank) == num_slots
+    assert [plan.ep_group for plan in pool_plans(Config(models=(), pools=pools[:1]))] == [0]
+
+
+def test_unlike_pools_of_one_group_need_a_link() -> None:
+    pools = (LEFT_RIGHT[0], PoolConfig(name="gpu", device="cuda", weights="bfloat16"))
+    with pytest.raises(ConfigError, match=r'"left" \(cpu\) and "gpu" \(cuda\) .* no link joins'):
+        deployment(pools=pools)
+    deployment(pools=pools, links=(LinkConfig(between=("gpu", "left"), bandwidth=1e9),))
+
+
+@pytest.mark.parametrize(
+    ("roles", "said"),
+    [
+        (("experts", "experts"), "no pool beside it has attention"),
+        (("prefill", "experts"), "none does decode"),
+        (("decode", "experts"), "none does prefill"),
+    ],
+)
+def test_a_phase_that_is_nobodys_is_refused(roles: tuple[str, str], said: str) -> None:
+    pools = tuple(
+        PoolConfig(name=f"p{number}", device="cpu", role=role, weights="bfloat16")
+        for number, role in enumerate(roles)
+    )
+    with pytest.raises(ConfigError, match=said):
+        deployment(pools=pools)

@@ -27,7 +27,6 @@ from moe_serve.control.model_json import read_model_json
 from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
 
 GIB = 2**30
-NATIVE = {"cpu": "mpi"}
 MODEL = ModelConfig(path="builtin:mixtral_8x7b")
 POOLS = (
     PoolConfig(name="left", device="cpu", ranks=2),
@@ -45,9 +44,7 @@ def model_json() -> dict[str, Any]:
 def planned(model_json: dict[str, Any]) -> Planned:
     def plan(device_bytes: int = 128 * GIB, **changes: Any) -> Deployment:
         config = Config(models=(MODEL,), pools=POOLS, **changes)
-        return plan_deployment(
-            resolve(config, model_json, 1, NATIVE), model_json, [device_bytes] * 3
-        )
+        return plan_deployment(resolve(config, model_json, 1), model_json, [device_bytes] * 3)
 
     return plan
 
@@ -162,7 +159,7 @@ def test_a_plan_file_that_is_not_there_is_named(planned: Planned, tmp_path: Path
 
 
 def test_a_model_that_cannot_be_planned_is_refused(model_json: dict[str, Any]) -> None:
-    config = resolve(Config(models=(MODEL,), pools=POOLS), model_json, 1, NATIVE)
+    config = resolve(Config(models=(MODEL,), pools=POOLS), model_json, 1)
     with pytest.raises(UnsupportedError, match=r"GrokForCausalLM is not supported; supported: "):
         plan_deployment(config, {**model_json, "architectures": ["GrokForCausalLM"]}, [1] * 3)
     with pytest.raises(CheckpointError, match="vocab_size 0"):

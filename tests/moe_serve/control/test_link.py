@@ -1,9 +1,13 @@
 """The sockets between front end and ranks: who is heard, and how a request comes back."""
 
 import asyncio
+import random
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 import zmq
 
@@ -17,11 +21,16 @@ SECRET = b"0123456789abcdef"
 
 
 class EchoRank(threading.Thread):
-    """A rank that answers each request with its own prompt, one event at a time."""
+    """A rank that answers each request with its own prompt, one event at a time.
 
-    def __init__(self, plan_rank: int) -> None:
+    Args:
+        last_seconds: how long it thinks before it answers the stop command.
+    """
+
+    def __init__(self, plan_rank: int, last_seconds: float = 0.0) -> None:
         super().__init__(daemon=True)
         self.plan_rank = plan_rank
+        self.last_seconds = last_seconds
         self.link = RankLink("127.0.0.1", SECRET)
         self.commands: list[Command] = []
 
@@ -30,6 +39,8 @@ class EchoRank(threading.Thread):
             self.link.wait(1.0)
             for command in self.link.receive():
                 self.commands.append(command)
+                if command.stop:
+                    time.sleep(self.last_seconds)
                 self.link.send(
                     Report(plan_rank=self.plan_rank, stats=RankStats(plan_rank=self.plan_rank))
                 )
@@ -168,3 +179,27 @@ def test_a_peer_without_the_secret_is_not_heard(ranks: list[EchoRank]) -> None:
 
     asyncio.run(scenario())
     assert [command.wake for command in ranks[0].commands] == [1, 2]
+
+
+def part_at_once(seed: int) -> None:
+    """A front end that leaves with its stop command still unanswered, while the rank closes."""
+    draw = random.Random(seed)
+    encode = msgspec.msgpack.Encoder().encode
+    for _ in range(250):
+        rank = EchoRank(0, draw.uniform(0.0, 0.0006))
+        rank.start()
+        with zmq.Context() as context, context.socket(zmq.DEALER) as front_end:
+            front_end.linger = 1000
+            front_end.connect(f"tcp://127.0.0.1:{rank.link.port}")
+            front_end.send_multipart([SECRET, encode(Command(wake=1))])
+            assert front_end.poll(5000)
+            front_end.send_multipart([SECRET, encode(Command(wake=2, stop=True))])
+        rank.join(5)
+        assert not rank.is_alive(), "the rank waits for a front end that has left"
+
+
+@pytest.mark.slow
+def test_ranks_close_whenever_their_front_end_leaves() -> None:
+    """A matter of microseconds: where a rank may wait for ever, about one in 300 does."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(part_at_once, range(8)))

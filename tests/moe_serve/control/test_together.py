@@ -49,6 +49,11 @@ def test_the_lowest_failing_rank_is_named_unless_all_say_the_same() -> None:
         together(Ranks("no such tensor"), fail)
 
 
+def test_ranks_of_a_later_pool_are_named_by_their_plan_rank() -> None:
+    with pytest.raises(AgreedError, match=r"^rank 5: gone$"):
+        together(Ranks("gone"), lambda: 7, [4, 5])
+
+
 @pytest.mark.parametrize(
     ("failure", "said"),
     [

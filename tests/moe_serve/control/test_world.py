@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from moe_comm.launch import Launch
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
-from moe_serve.control.world import LaunchedWorld, check_world_size, launched_world
+from moe_serve.control.addresses import bind_address, host_address, reachable_addresses
+from moe_serve.control.world import LaunchedWorld, check_world_size, in_pools, launched_world
 from moe_serve.errors import BringUpError, ConfigError
 
 ORPHAN = """
@@ -60,6 +62,39 @@ def test_the_pools_must_add_up_to_the_ranks() -> None:
         "pools need 4 ranks (gpu: 2, host: 2), mpirun started 3; "
         "run mpirun -n 4 or change pools[..].ranks"
     )
+
+
+def six_ranks() -> Config:
+    pools = [PoolConfig(name=name, device="cpu", ranks=2) for name in ("gpu", "npu", "host")]
+    return Config(models=(ModelConfig(path="demo"),), pools=tuple(pools))
+
+
+@pytest.mark.parametrize(
+    ("names", "rank", "size", "plan_rank"),
+    [((), 5, 6, 5), (("npu",), 1, 2, 3), (("host", "gpu"), 1, 4, 1), (("host", "gpu"), 2, 4, 4)],
+)
+def test_pools_take_their_plan_ranks_in_the_order_of_the_file(
+    names: tuple[str, ...], rank: int, size: int, plan_rank: int
+) -> None:
+    launch = in_pools(six_ranks(), LaunchedWorld(rank, size, rank, size, is_launched=True), names)
+    assert (launch.rank, launch.size, launch.launch_rank) == (plan_rank, 6, rank)
+    assert launch.in_mpirun.size == size
+
+
+def test_the_named_pools_must_add_up_to_the_ranks() -> None:
+    launched = LaunchedWorld(0, 2, 0, 2, is_launched=True)
+    with pytest.raises(ConfigError, match=r"^pools need 4 ranks \(gpu: 2, host: 2\), mpirun sta"):
+        in_pools(six_ranks(), launched, ["host", "gpu"])
+    with pytest.raises(ConfigError, match=r'^--pools: there is no pool "tpu"; use gpu, npu, host'):
+        in_pools(six_ranks(), launched, ["tpu"])
+
+
+def test_links_listen_beyond_loopback_only_where_ranks_do() -> None:
+    """Whichever mpirun started them: size and local_size count the ranks of all."""
+    one_host = LaunchedWorld(0, 6, 0, 6, is_launched=True, mpirun=Launch(0, 2, 0, 2))
+    assert bind_address(one_host) == host_address(one_host) == "127.0.0.1"
+    assert reachable_addresses(7000, one_host) == "tcp://127.0.0.1:7000"
+    assert bind_address(LaunchedWorld(0, 6, 0, 2, is_launched=True)) == "0.0.0.0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="parent death signals are Linux's")

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from fault_runs import Run, serve_command
 from live_server import mpirun, server_config
+from network_hosts import Hosts, open_hosts
+from world_runs import Worlds
 
 StartCommand = Callable[[Sequence[str]], Run]
 
@@ -63,3 +65,21 @@ def start(
         return start_command(mpirun(num_ranks, *command) if num_ranks else command)
 
     return start_run
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    """Two hosts; skipped where there can be none."""
+    yield from open_hosts()
+
+
+@pytest.fixture
+def worlds(
+    small: Path,
+    folder: Path,
+    start_command: Callable[[Sequence[str]], Run],
+    write_config: Callable[[Mapping[str, Any]], Path],
+) -> Iterator[Worlds]:
+    worlds = Worlds(small, folder, start_command, write_config)
+    yield worlds
+    worlds.end()

@@ -78,6 +78,7 @@ def test_a_tensor_that_all_ranks_miss(broken: Path, fails: Callable[..., str]) -
     assert f"has no tensor {OF_ALL}" in fails(broken)
 
 
+@pytest.mark.slow
 def test_a_truncated_file(broken: Path, fails: Callable[..., str]) -> None:
     file = broken / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])

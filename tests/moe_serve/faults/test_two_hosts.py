@@ -1,13 +1,9 @@
 """One mpirun over two hosts: network namespaces that only a wire joins."""
 
 import json
-import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +11,12 @@ import httpx
 import pytest
 from fault_runs import Run, serve_command
 from live_server import mpirun
+from network_hosts import HERE, THERE, Hosts
 
-HERE, THERE = "192.0.2.1", "192.0.2.2"
 # As over ssh: the host's address, then a line for its shell. Hosts have names of their own.
 AGENT = """#!/bin/sh
 shift
 exec ip netns exec {there} unshare --uts sh -c "hostname {there}; $*"
-"""
-CLIENT = """
-import httpx, json, sys
-method, url, body = sys.argv[1:]
-answer = httpx.request(method, url, json=json.loads(body), timeout=60)
-print(answer.raise_for_status().text)
 """
 PROMPTS = {
     "prompt": [[5, 6, 7], [8, 9, 10, 11], [12, 13], [14, 15, 16, 17, 18]],
@@ -37,58 +27,6 @@ PROMPTS = {
 }
 
 pytestmark = pytest.mark.slow
-
-
-class Hosts:
-    """Two namespaces, `here` and `there`."""
-
-    def __init__(self) -> None:
-        self.here, self.there = (f"moe{os.getpid()}{end}" for end in "ab")
-
-    def join(self) -> None:
-        self._ip("netns", "add", self.here)
-        self._ip("netns", "add", self.there)
-        wire = ["link", "add", "wire", "netns", self.here, "type", "veth"]
-        self._ip(*wire, "peer", "name", "wire", "netns", self.there)
-        for name, address in ((self.here, HERE), (self.there, THERE)):
-            self._ip("-n", name, "address", "add", f"{address}/24", "dev", "wire")
-            self._ip("-n", name, "link", "set", "wire", "up")
-            self._ip("-n", name, "link", "set", "lo", "up")
-
-    def part(self) -> None:
-        for name in (self.here, self.there):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-    def run(self, *words: str) -> str:
-        """What a command prints, run on this side."""
-        command = ["ip", "netns", "exec", self.here, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    def request(self, method: str, url: str, body: object) -> str:
-        return self.run(sys.executable, "-c", CLIENT, method, url, json.dumps(body))
-
-    def num_bytes_over_wire(self) -> int:
-        return int(self.run("cat", "/sys/class/net/wire/statistics/rx_bytes"))
-
-    @staticmethod
-    def _ip(*words: str) -> None:
-        subprocess.run(["ip", *words], capture_output=True, check=True)
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[Hosts]:
-    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("unshare") is None:
-        pytest.skip("needs root, iproute2 and unshare")
-    hosts = Hosts()
-    try:
-        hosts.join()
-    except subprocess.CalledProcessError as error:
-        hosts.part()
-        pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
-    try:
-        yield hosts
-    finally:
-        hosts.part()
 
 
 @pytest.fixture

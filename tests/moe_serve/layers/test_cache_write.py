@@ -27,7 +27,7 @@ def test_a_sequence_of_nans_does_not_spoil_the_next(
 ) -> None:
     with engine(checkpoint(family), num_pages=16) as llm:
         expected = tokens_of(llm.generate(prompts_of([20, 5]), GREEDY))
-        embedding_VD = llm._rank.engine._runner._model.embedding_VD
+        embedding_VD = llm._rank.engine._runner._model.embedding.rows_vD
         kept = embedding_VD.clone()
         with torch.inference_mode():
             embedding_VD.fill_(float("nan"))

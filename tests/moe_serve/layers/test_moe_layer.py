@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from moe_comm.dispatcher import ExpertRows
+from moe_comm.transport.local import LocalExchange
 
 from moe_serve.layers.moe import MoeLayer
 
@@ -25,14 +26,19 @@ class Diary:
     def experts(self, rows_RD: torch.Tensor, counts_E: torch.Tensor) -> Any:
         return self.note("experts", rows_RD * 10)
 
-    def shared(self, x_TD: torch.Tensor, context: Any) -> Any:
-        return self.note("shared", x_TD * 100)
-
     def start(self, layer: int, x_TD: torch.Tensor, *rest: torch.Tensor) -> Any:
         return self.note(f"start {layer}", _Pending(self, x_TD))
 
     def start_combine(self, y_RD: torch.Tensor, handle: str) -> Any:
         return self.note(f"start combine {handle}", _Pending(self, y_RD, combine=True))
+
+
+@dataclass
+class Shared:
+    diary: Diary
+
+    def part(self, x_TD: torch.Tensor, context: Any) -> Any:
+        return self.diary.note("shared", x_TD * 100)
 
 
 @dataclass
@@ -52,12 +58,14 @@ class _Pending:
 class Context:
     dispatcher: Diary
     keys_T: torch.Tensor
+    own_tokens: slice
+    attention: LocalExchange
 
 
 def test_shared_experts_are_computed_while_tokens_travel() -> None:
     diary: Any = Diary()
-    context: Any = Context(diary, torch.zeros(2))
-    layer = MoeLayer(5, diary.gate, diary.experts, diary.shared)
+    context: Any = Context(diary, torch.zeros(2), slice(0, 2), LocalExchange())
+    layer = MoeLayer(5, diary.gate, diary.experts, Shared(diary))
     y_TD = layer(torch.ones(2, 3), context)
     assert diary.calls == [
         "gate",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES
+from quick import quick_among
 
 NUM_NEW_TOKENS = 12
 
@@ -65,7 +66,7 @@ def are_alike_alone(run: Decode, prompts: list[list[int]]) -> list[bool]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_among(FAMILIES))
 def test_logits_are_bit_equal_alone_and_in_a_batch(
     family: str, dtype: torch.dtype, decode: Callable[..., Decode], prompts: list[list[int]]
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, MOE_FAMILIES
+from quick import QUICK_FAMILIES, quick_among
 
 from moe_serve.layers.context import GroupedCache
 
@@ -89,7 +90,9 @@ FAULTS: list[tuple[str, Callable[[Any], None]]] = [
 
 
 @pytest.mark.parametrize(
-    ("family", "plant"), FAULTS, ids=lambda value: getattr(value, "__name__", value)
+    ("family", "plant"),
+    quick_among(FAULTS, [case for case in FAULTS if case[0] in QUICK_FAMILIES]),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_fault_changes_the_tokens(
     family: str,

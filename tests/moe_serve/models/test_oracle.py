@@ -1,12 +1,14 @@
 """Every family against transformers on the same float32 checkpoint: tokens and logits."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from families import FAMILIES
+from quick import QUICK_FAMILIES, quick_among
 
 NUM_NEW_TOKENS = 64
 TOLERANCE = 1e-4
@@ -59,8 +61,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 SEEDS = {"qwen3": 2, "llama_biased": 2, "llama_linear": 2}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    quick_among(
+        product(FAMILIES, LAYOUTS),
+        [*product(QUICK_FAMILIES, LAYOUTS), *product(FAMILIES, ["whole prompts"])],
+    ),
+)
 def test_family_equals_transformers(
     family: str,
     layout: str,
@@ -79,7 +86,7 @@ def test_family_equals_transformers(
         assert (ours[len(prompt) - 1 :] - theirs).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
+@pytest.mark.parametrize("name", [*quick_among(FAMILIES), *VARIANTS])
 def test_every_position_equals_transformers(
     name: str,
     checkpoint: Callable[..., Path],

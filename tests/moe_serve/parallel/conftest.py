@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rank_jobs import PROMPTS, Ranks, greedy, job
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """In models this small a second thread only waits for the first, and takes the ranks' core."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

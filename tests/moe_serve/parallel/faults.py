@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from moe_comm.dispatcher import Dispatcher, ExpertRows, Handle, PendingCombine, PendingDispatch
-from moe_comm.home import HomeTokens
 from moe_comm.routing import RoutingTable
+from moe_comm.terms import Terms
 from moe_placement.plan import LayerPlan
 
 from moe_serve.llm import LLM
@@ -21,8 +21,9 @@ def plant(
 ) -> None:
     """
     Args:
-        kind: lost_row, missing_term, wrong_table, even_weights (which is no fault), or
-            draws_by_row, which has no layer.
+        kind: lost_row, missing_term, wrong_table, even_weights (which is no fault); lost_sum,
+            which strikes all layers of a rank whose pool others reach by a link; or draws_by_row,
+            which has no layer.
         rank: where; None is everywhere.
         times: lose so many rows or terms, then work well.
     """
@@ -32,6 +33,8 @@ def plant(
     timed = runner._dispatcher
     if kind == "draws_by_row":
         llm._rank.engine._sampler = RowKeyedSampler(llm._rank.engine._sampler)
+    elif kind == "lost_sum":
+        timed._inner._links = LossyLinks(timed._inner._links)
     elif kind in TABLES:
         plan = llm._rank.deployment.plan
         placed = TABLES[kind](plan.layers[layer])
@@ -75,6 +78,20 @@ class RowKeyedSampler(Sampler):
         return super().sample(request_ids, logits_SV)
 
 
+class LossyLinks:
+    """Loses the first sum of each layer that goes back to another pool."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def start_back(self, sums_AD: torch.Tensor, *counts: Any) -> Any:
+        sums_AD[:1] = 0
+        return self.inner.start_back(sums_AD, *counts)
+
+
 class LossyDispatcher:
     """Loses a received row on its way in, or a term of a token of this rank, in one layer."""
 
@@ -86,18 +103,18 @@ class LossyDispatcher:
         self.times = times
         self.layer = -1
 
-    @property
-    def bytes_sent(self) -> int:
-        return self.inner.bytes_sent
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def start(self, layer: int, *tensors: torch.Tensor) -> "LossyDispatch":
         self.layer = layer
         return LossyDispatch(self, self.inner.start(layer, *tensors))
 
     def start_combine(self, y_RD: torch.Tensor, handle: Any) -> PendingCombine:
-        tokens = handle if isinstance(handle, HomeTokens) else handle.tokens
-        if tokens.weights_KT1.shape[1] and self.strikes("missing_term"):
-            tokens.weights_KT1[-1, 0] = 0
+        if self.kind == "missing_term":
+            terms = handle if isinstance(handle, Terms) else handle.terms
+            if terms.lengths[-1] and self.strikes("missing_term"):
+                terms.weights_S1[-terms.lengths[-1]] = 0
         return self.inner.start_combine(y_RD, handle)
 
     def strikes(self, kind: str) -> bool:

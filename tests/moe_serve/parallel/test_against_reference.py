@@ -1,21 +1,27 @@
 """Ranks with their fastest kernels against transformers, in float32."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from expert_plans import write_random_plan
-from rank_jobs import Ranks, greedy, job, prompts_of
+from quick import QUICK_FAMILIES, quick_among
+from rank_jobs import NEAR, Ranks, follow, greedy, job, prompts_of
 
 NEW_TOKENS = 64
-NEAR = 1e-4
 # Those of the engine's own tests: the reference is asked once for both.
 PROMPTS = prompts_of((1, 5, 17, 33, 64, 90))
 
 
-@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe"])
-@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("num_ranks", "family"),
+    quick_among(
+        product((1, 2, 4), QUICK_FAMILIES),
+        [(1, "deepseek_v3"), (2, "deepseek_v3"), (4, "qwen3_moe")],
+    ),
+)
 def test_the_tokens_are_the_references(
     num_ranks: int,
     family: str,
@@ -33,20 +39,6 @@ def test_the_tokens_are_the_references(
         (answers,) = ranks(num_ranks).run(asked_job)["rounds"]
         followed = sum(map(follow, answers, expected, logits))
         assert followed > 0.9 * NEW_TOKENS * len(PROMPTS)
-
-
-def follow(answer: dict[str, list[str]], expected: Sequence[int], logits_SV: torch.Tensor) -> int:
-    """How many tokens are the reference's, which must be all up to a near tie of its best two."""
-    for step, (token, right, logits_V) in enumerate(
-        zip(answer["tokens"], expected, logits_SV, strict=True)
-    ):
-        values, ids = logits_V.topk(2)
-        if token != right:
-            assert values[0] - values[1] < NEAR and token in ids.tolist(), f"step {step}"
-            return step
-        own = float.fromhex(answer["bits"][step].split()[0])
-        assert abs(own - float(logits_V.log_softmax(0)[right])) < NEAR, f"step {step}"
-    return len(expected)
 
 
 def test_a_wrong_token_is_seen() -> None:

@@ -1,16 +1,24 @@
 """Deterministic ranks: the same tokens and the same bits, however experts and requests lie."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from expert_plans import write_random_plan
+from quick import quick_among
 from rank_jobs import PROMPTS, Ranks, greedy, job
 
 GREEDY = [greedy(prompt) for prompt in PROMPTS]
-CASES = [
-    (family, dtype) for family in ("deepseek_v3", "qwen3_moe") for dtype in ("float32", "bfloat16")
+CASES = list(product(("deepseek_v3", "qwen3_moe"), ("float32", "bfloat16")))
+EVERYWHERE = [(num_ranks, *case) for num_ranks in (1, 2, 4) for case in CASES]
+# Every number of ranks, family and type, and every pair of a family and a type.
+QUICK = [
+    (1, "deepseek_v3", "float32"),
+    (2, "deepseek_v3", "bfloat16"),
+    (2, "qwen3_moe", "float32"),
+    (4, "qwen3_moe", "bfloat16"),
 ]
 
 Checkpoints = Callable[..., Path]
@@ -18,8 +26,7 @@ Launched = Callable[[int], Ranks]
 Alone = Callable[[str, str], list[dict[str, Any]]]
 
 
-@pytest.mark.parametrize(("family", "dtype"), CASES)
-@pytest.mark.parametrize("num_ranks", [2, 4])
+@pytest.mark.parametrize(("num_ranks", "family", "dtype"), quick_among(EVERYWHERE[4:], QUICK))
 def test_wherever_the_experts_are(
     num_ranks: int,
     family: str,
@@ -41,8 +48,7 @@ def test_wherever_the_experts_are(
         assert (rows[last] == 0) == (idle_rank is not None)
 
 
-@pytest.mark.parametrize(("family", "dtype"), CASES)
-@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+@pytest.mark.parametrize(("num_ranks", "family", "dtype"), quick_among(EVERYWHERE, QUICK))
 def test_whatever_else_is_in_the_batch(
     num_ranks: int, family: str, dtype: str, ranks: Launched, checkpoint: Checkpoints, alone: Alone
 ) -> None:

@@ -22,11 +22,12 @@ from typing import Any, TextIO
 import torch
 from faults import plant
 
-import moe_serve.build
+import moe_serve.load_rank
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.load import load_config
 from moe_serve.control.world import launched_world
 from moe_serve.llm import LLM, Completion
+from moe_serve.models.experts_model import ExpertsModel
 from moe_serve.types import SamplingParams
 from moe_serve.weights.checkpoint import Checkpoint
 
@@ -42,16 +43,16 @@ class CountingCheckpoint(Checkpoint):
         super().__init__(*arguments)
         CountingCheckpoint.bytes_by_kind = Counter()
 
-    def read(self, name: str, shape: Sequence[int], rows: slice | None = None) -> torch.Tensor:
+    def read(self, name: str, shape: Sequence[int], *part: slice | None) -> torch.Tensor:
         before = self.bytes_read
-        tensor = super().read(name, shape, rows)
+        tensor = super().read(name, shape, *part)
         kind = "experts" if EXPERT.search(name) else "others"
         self.bytes_by_kind[kind] += self.bytes_read - before
         return tensor
 
 
 def main() -> None:
-    moe_serve.build.Checkpoint = CountingCheckpoint  # type: ignore[misc]
+    moe_serve.load_rank.Checkpoint = CountingCheckpoint  # type: ignore[misc]
     meeting = meet(load_config(Path(sys.argv[1])), launched_world())
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(sys.argv[2])
@@ -106,8 +107,11 @@ def report(llm: LLM) -> dict[str, Any]:
 def expert_memory(llm: LLM) -> int:
     """Bytes of the tensors that hold this rank's routed experts."""
     model: Any = llm._rank.engine._runner._model
-    layers = [layer.feed_forward for layer in model.layers]
-    experts = [layer.experts for layer in layers if hasattr(layer, "experts")]
+    if isinstance(model, ExpertsModel):
+        experts = list(model.experts)
+    else:
+        layers = [layer.feed_forward for layer in model.layers]
+        experts = [layer.experts for layer in layers if hasattr(layer, "experts")]
     held = dict(memory(tensor) for layer in experts for tensor in tensors_in(layer.packed))
     return sum(held.values())
 

@@ -25,7 +25,7 @@ def small_server(
 
 def burst(server: LiveServer, streamed: bool) -> Sequence[httpx.Response]:
     """What as many requests bring, sent at the same time and each too long to make room soon."""
-    body = {"prompt": [5, 6, 7], "max_tokens": 900, "ignore_eos": True, "stream": streamed}
+    body = {"prompt": [5, 6, 7], "max_tokens": 400, "ignore_eos": True, "stream": streamed}
 
     async def send(http: httpx.AsyncClient) -> httpx.Response:
         return await http.post(f"{server.url}/v1/completions", json=body)

@@ -5,10 +5,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from moe_comm.local import LocalDispatcher
 from moe_comm.transport.exchange import Exchange
+from moe_placement.plan import Plan, PoolPlan
 
 from moe_serve.errors import OverloadedError, RequestError
 from moe_serve.step.engine import Engine
+from moe_serve.step.expert_load import ExpertCounter
+from moe_serve.step.expert_moves import ExpertMover, MoveLimits
 from moe_serve.step.worker import Worker
 from moe_serve.types import Command, RankStats, Report, Request, SamplingParams
 
@@ -23,6 +27,9 @@ class RefusingEngine:
 
     def add(self, request: Request) -> None:
         raise self._refusal
+
+    def poll(self) -> bool:
+        return False
 
     def stats(self) -> RankStats:
         return RankStats(plan_rank=0)
@@ -40,7 +47,7 @@ class Line:
         commands, self._commands = self._commands, []
         return commands
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, descriptors: Sequence[int]) -> None:
         raise AssertionError("there is nothing to wait for")
 
     def send(self, report: Report) -> None:
@@ -58,6 +65,13 @@ class Alone:
         return words
 
 
+def mover() -> ExpertMover:
+    """Of a model without experts."""
+    plan = Plan("dense", 0, (PoolPlan("host", "cpu", (0,)),), {}, EPOCH)
+    limits = MoveLimits(bytes_per_step=1, expert_bytes=1, room=1)
+    return ExpertMover(0, plan, {}, None, LocalDispatcher({}), lambda plan: {}, limits)
+
+
 @pytest.mark.parametrize(
     ("refusal", "kind"),
     [(RequestError("never"), "request"), (OverloadedError("not now"), "overloaded")],
@@ -65,7 +79,8 @@ class Alone:
 def test_a_refused_request_is_told_with_its_kind(refusal: RequestError, kind: str) -> None:
     line, exchange = Line(), Alone()
     engine = cast(Engine, RefusingEngine(refusal))
-    Worker(0, engine, cast(Exchange, exchange), line, lambda: None, EPOCH).run()
+    load = ExpertCounter((), 0)
+    Worker(0, engine, cast(Exchange, exchange), line, lambda: None, load, mover()).run()
     (event,) = [event for report in line.reports for event in report.events]
     assert (event.request_id, event.finish_reason, event.token_id) == ("a", "error", None)
     assert (event.error, event.error_kind) == (str(refusal), kind)

@@ -52,6 +52,14 @@ def test_rows_are_read_and_counted_alone(write: Write) -> None:
     assert checkpoint.bytes_read == 2 * 3 * 4 + 4 * 3 * 4
 
 
+def test_columns_are_read_and_counted_alone(write: Write) -> None:
+    checkpoint = Checkpoint.open(write({"model.safetensors": {"a": A}}))
+    assert torch.equal(checkpoint.read("a", (4, 3), columns=slice(1, 3)), A[:, 1:3])
+    assert checkpoint.bytes_read == 4 * 2 * 4
+    assert torch.equal(checkpoint.read("a", (4, 3), slice(2, 4), slice(0, 1)), A[2:, :1])
+    assert checkpoint.bytes_read == 4 * 2 * 4 + 2 * 4
+
+
 def test_reading_goes_on_after_close(write: Write) -> None:
     checkpoint = Checkpoint.open(write({"model.safetensors": {"a": A}}))
     first = checkpoint.read("a", (4, 3))

@@ -44,6 +44,28 @@ def test_fp8_rows_use_their_own_scales(write: Callable[..., Path], rows: tuple[i
     assert torch.equal(numbers, expected[slice(*rows)])
 
 
+@pytest.mark.parametrize(
+    "columns", [(0, 1), (0, 128), (5, 130), (128, 200), (130, 135), (150, 200)]
+)
+@pytest.mark.parametrize("rows", [None, slice(5, 130)])
+def test_fp8_columns_use_their_own_scales(
+    write: Callable[..., Path], rows: slice | None, columns: tuple[int, int]
+) -> None:
+    checkpoint, expected = write_fp8(write, (300, 420))
+    part = slice(*columns)
+    numbers = read_numbers(checkpoint, "w", (300, 420), BLOCKS, rows, part)
+    assert torch.equal(numbers, expected[rows or slice(None), part])
+    last = slice(300, 420)
+    numbers = read_numbers(checkpoint, "w", (300, 420), BLOCKS, rows, last)
+    assert torch.equal(numbers, expected[rows or slice(None), last])
+
+
+def test_fp8_columns_read_few_bytes(write: Callable[..., Path]) -> None:
+    checkpoint, _ = write_fp8(write, (300, 200))
+    read_numbers(checkpoint, "w", (300, 200), BLOCKS, columns=slice(130, 140))
+    assert checkpoint.bytes_read == 10 * 300 + 3 * 4
+
+
 def test_fp8_rows_read_few_bytes(write: Callable[..., Path]) -> None:
     checkpoint, _ = write_fp8(write, (300, 200))
     read_numbers(checkpoint, "w", (300, 200), BLOCKS, slice(130, 140))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from fp8_checkpoint import load_tensors, make_fp8, undo_fp8
+from moe_comm.shard import Shard
 from moe_kernels.table import select_ops
 from torch.nn import functional
 
@@ -152,3 +153,38 @@ def test_unknown_quantisation_is_refused_before_anything_is_read(write: Make) ->
     with pytest.raises(UnsupportedError, match="gptq"):
         make_loader(opened)
     assert opened.bytes_read == 0
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_of_a_product_sum_to_it(checkpoint: Make, tmp_path: Path, count: int) -> None:
+    """Both halves of a split layer, in FP8 too; bytes are those of the part."""
+    sizes = {"hidden_size": 160, "intermediate_size": 200, "mlp_bias": True}
+    plain = checkpoint("llama", **sizes)
+    for path in (plain, make_fp8(plain, tmp_path / "fp8")):
+        whole = make_loader(Checkpoint.open(path))
+        prefix, x = "model.layers.1.mlp", torch.randn(3, 160)
+        up = whole.linear(f"{prefix}.up_proj", 160, 200, bias=True)
+        down = whole.linear(f"{prefix}.down_proj", 200, 160, bias=True)
+        ups, downs = [], []
+        for index in range(count):
+            shard = Shard(index, count)
+            loader = make_loader(Checkpoint.open(path), shard=shard)
+            rows = [shard.of(200)]
+            ups.append(loader.linear(f"{prefix}.up_proj", 160, 200, bias=True, rows=rows)(x))
+            part = loader.linear_part(f"{prefix}.down_proj", 200, 160, bias=True)
+            assert (part.bias is None) == (index > 0)
+            downs.append(part(ups[-1]))
+        torch.testing.assert_close(torch.cat(ups, dim=1), up(x))
+        torch.testing.assert_close(sum(downs), down(up(x)))
+
+
+def test_a_share_reads_its_own_bytes(checkpoint: Make) -> None:
+    opened = Checkpoint.open(checkpoint("llama"))
+    loader = make_loader(opened, shard=Shard(1, 2))
+    loader.linear_part("model.layers.0.mlp.down_proj", 160, 96)
+    assert opened.bytes_read == 80 * 96 * 4
+    rows = loader.shard.of(384)
+    embedding = loader.tensor("model.embed_tokens.weight", (384, 96), rows=rows)
+    assert opened.bytes_read == (80 * 96 + 192 * 96) * 4
+    whole = load_tensors(opened.path)["model.embed_tokens.weight"]
+    assert torch.equal(embedding, whole[192:])

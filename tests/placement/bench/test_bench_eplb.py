@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from moe_placement.bench.eplb import place_with_eplb
 from moe_placement.bench.instances import TWO_LAYERS_LE, scalar_devices, skewed_rows
-from moe_placement.bench.score import predicted_seconds
 from moe_placement.load.trace import LoadError
+from moe_placement.solver.predicted import predicted_seconds
 
 
 def test_the_example_of_its_readme() -> None:

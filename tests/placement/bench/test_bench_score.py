@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from moe_placement.bench.instances import Part, real_devices, scalar_devices, skewed_rows
-from moe_placement.bench.score import Deal, Scorer, predicted_seconds
+from moe_placement.bench.score import Deal, Scorer
 from moe_placement.hardware.device import ExpertCurve, Plane
+from moe_placement.solver.predicted import predicted_seconds
 from moe_placement.solver.problem import ExpertPlacement
 
 # Expert 0 on both ranks, 1 on the first, 2 on the second, beside an empty slot each.

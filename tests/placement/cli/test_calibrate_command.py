@@ -1,9 +1,12 @@
 """`moe_plan calibrate` on this machine, with a tiny layer; and what it refuses."""
 
 import argparse
+import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hardware_files import measurement
 from moe_placement.cli import calibrate
 from moe_placement.cli.parser import Parser, UsageError
 from moe_placement.hardware.catalogue import find_device
@@ -19,6 +22,8 @@ TINY = (
     "--formats=float32",
 )
 
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="measuring is done with torch")
+
 
 def parsed(*options: str) -> argparse.Namespace:
     parser = Parser(prog="moe_plan")
@@ -26,8 +31,30 @@ def parsed(*options: str) -> argparse.Namespace:
     return parser.parse_args(["calibrate", *options])
 
 
+@needs_torch
+def test_what_the_measuring_process_prints_becomes_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = tmp_path / "asked.json"
+    (tmp_path / "printing.py").write_text(
+        f"import json, pathlib, sys\npathlib.Path({str(asked)!r}).write_text("
+        f"json.dumps(sys.argv[1:]))\nprint({json.dumps(json.dumps(measurement()))})\n"
+    )
+    monkeypatch.setattr(calibrate, "_MEASURED_BY", "printing")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = tmp_path / "there.yaml"
+    options = parsed(*TINY, f"--output={path}")
+    assert options.run(options) == 0
+    assert set(TINY) <= set(json.loads(asked.read_text()))
+    device = find_device(path)
+    assert (device.name, device.memory_bytes) == ("there", 64 << 30)
+    assert expert_curve(device, "bfloat16") is device.curves["bfloat16"]
+    assert "Held out" in capsys.readouterr().out
+
+
+@needs_torch
+@pytest.mark.slow
 def test_this_machine_becomes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("torch")
     path = tmp_path / "here.yaml"
     options = parsed(*TINY, f"--output={path}", "--network-bandwidth=10GB/s")
     assert options.run(options) == 0
@@ -62,10 +89,10 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         namespace.run(namespace)
 
 
+@needs_torch
 def test_a_measurement_that_fails_is_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("torch")
     monkeypatch.setattr(calibrate, "_MEASURED_BY", "moe_kernels.nothing")
     namespace = parsed(*TINY)
     assert namespace.run(namespace) == 2

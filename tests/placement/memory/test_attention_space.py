@@ -18,6 +18,7 @@ WIDTH, LATENT = 64, 96
 GROUPED = AttentionSpec(
     kind="grouped",
     parameters=0,
+    kv_parameters=0,
     norms=0,
     kv_elements=2 * 2 * WIDTH,
     activations=0,

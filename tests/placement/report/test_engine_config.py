@@ -52,7 +52,7 @@ def test_the_engine_checks_it_unchanged(
     assert found["problems"] == []
     priced = [rank["total"] for rank in found["ranks"]]
     assert priced == [memory.total for memory in solution.memories]
-    assert any("one device kind" in sentence for sentence in found["unserved"])
+    assert any("with fp8 weights" in sentence for sentence in found["unserved"])
 
 
 def test_what_cannot_be_served_is_refused_when_it_is_to_be(
@@ -61,7 +61,7 @@ def test_what_cannot_be_served_is_refused_when_it_is_to_be(
     path = tmp_path / "mixed.yaml"
     write_config(path, text_of(solution, cluster), solution.plan)
     assert run(["--config", str(path)]) == 2
-    assert "this version serves pools of one device kind" in capsys.readouterr().err
+    assert "this version does not compute with fp8 weights" in capsys.readouterr().err
 
 
 def test_links_and_memory_are_said_with_units(solution: Solution, cluster: ClusterSpec) -> None:

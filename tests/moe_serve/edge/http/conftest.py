@@ -16,7 +16,7 @@ from moe_serve.edge.app import create_app
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server
 from moe_serve.errors import OverloadedError
-from moe_serve.types import ErrorKind, FinishReason, RankStats, Request, TokenEvent
+from moe_serve.types import ErrorKind, FinishReason, MembershipNews, RankStats, Request, TokenEvent
 
 CONTEXT = 512
 START, END = 1, 2
@@ -43,6 +43,10 @@ class EchoEngine:
         self.num_events = 0
 
     @property
+    def membership(self) -> MembershipNews:
+        return MembershipNews(2, (1, 3))
+
+    @property
     def expert_imbalance(self) -> float:
         return 1.25
 
@@ -56,6 +60,7 @@ class EchoEngine:
                 num_generated_tokens=self.num_events,
                 num_cached_tokens=64,
                 dispatch_bytes=4096 * (rank + 1),
+                link_bytes={"gpu>host": 512 * rank},
                 step_seconds={"attention": 0.5, "experts": 1.5},
             )
             for rank in range(2)

@@ -48,6 +48,7 @@ def test_only_known_keys_get_in(serve: Callable[..., Any]) -> None:
             response = server.client.get("/v1/models", headers=headers)
             assert response.status_code == 401, headers
             assert response.json()["error"]["code"] == "invalid_api_key"
+        assert server.client.get("/v1/plan").status_code == 401
         for key in ("first key", "密钥"):
             headers = {"authorization": f"Bearer {key}".encode()}
             assert server.client.get("/v1/models", headers=headers).status_code == 200

@@ -138,6 +138,7 @@ def test_metrics_of_the_ranks(server: Any) -> None:
     assert "# TYPE moe_serve_waiting gauge" in text
     found = samples(server)
     assert found["moe_serve_dispatch_bytes_total", ("1",)] == 8192
+    assert found["moe_serve_link_bytes_total", ("gpu>host", "1")] == 512
     assert found["moe_serve_kv_use_ratio", ("0",)] == 0.25
     assert found["moe_serve_prefix_hit_tokens_total", ("0",)] == 64
     assert found["moe_serve_step_seconds_total", ("experts", "1")] == 1.5

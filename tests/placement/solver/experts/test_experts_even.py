@@ -18,11 +18,11 @@ from moe_placement.bench.instances import (
     scalar_devices,
     skewed_rows,
 )
-from moe_placement.bench.score import predicted_seconds
 from moe_placement.load.formats.eplb_arrays import read_eplb_arrays, write_eplb_arrays
 from moe_placement.load.formats.tensorrt_llm import read_load_balancer, write_load_balancer
 from moe_placement.load.formats.vllm_ascend import read_expert_map, write_expert_map
 from moe_placement.solver.place import place_experts
+from moe_placement.solver.predicted import predicted_seconds
 from moe_placement.solver.problem import (
     ExpertPlacement,
     ExpertProblem,

@@ -16,10 +16,10 @@ from moe_placement.bench.instances import (
     skewed_rows,
 )
 from moe_placement.bench.replay import Traffic, play
-from moe_placement.bench.score import predicted_seconds
 from moe_placement.hardware.device import ExpertCurve, Plane
 from moe_placement.load.skew import Skew
 from moe_placement.solver.place import PlacementResult, place_experts
+from moe_placement.solver.predicted import predicted_seconds
 from moe_placement.solver.problem import ExpertProblem, Floats, PlacementImpossibleError
 
 

@@ -1,0 +1,144 @@
+"""Three unlike ranks for the pools benchmark: emulated, or real ones under processor quotas."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_devices.errors import DeviceError
+from moe_devices.quota import enter, processor_quota
+from moe_placement.hardware.device import DeviceSpec, ExpertCurve, Plane
+from moe_placement.hardware.device_file import device_text
+
+from moe_serve.bench.pool_configs import BenchPool, Workload
+from moe_serve.demo import write_checkpoint
+from moe_serve.demo_config import demo_config
+from moe_serve.errors import ConfigError
+
+_SPEEDS = {"fast": 4.0, "middle": 2.0, "slow": 1.0}
+_CALIBRATE_SECONDS = 12
+# Experts take most of a step, as in large models; attention is small beside them.
+_EMULATED_MODEL = {"num_hidden_layers": 4}
+_REAL_MODEL = {
+    "hidden_size": 512,
+    "moe_intermediate_size": 1024,
+    "n_routed_experts": 32,
+    "num_hidden_layers": 4,
+    "intermediate_size": 512,
+    "n_group": 1,
+    "topk_group": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unlike:
+    """Attributes:
+    quotas: folder of the control group of each rank; empty where there are none.
+    """
+
+    title: str
+    pools: tuple[BenchPool, ...]
+    work: Workload
+    quotas: tuple[str, ...] = ()
+
+
+@contextmanager
+def emulated(options: argparse.Namespace, folder: Path) -> Iterator[Unlike]:
+    """Devices whose experts have declared speeds of 4 : 2 : 1, and nothing else that counts."""
+    model = folder / "model"
+    write_checkpoint(model, demo_config() | _EMULATED_MODEL)
+    pools = tuple(
+        BenchPool(
+            name=name,
+            device="emulated",
+            hardware=_declare(folder / f"{name}.yaml", speed),
+            role="both" if name == "fast" else "experts",
+        )
+        for name, speed in _SPEEDS.items()
+    )
+    work = Workload(
+        model=model,
+        num_sequences=options.tokens,
+        num_steps=options.steps,
+        time_scale=options.time_scale,
+    )
+    yield Unlike("declared speeds 4 : 2 : 1, emulated", pools, work)
+
+
+@contextmanager
+def under_quotas(options: argparse.Namespace, folder: Path) -> Iterator[Unlike]:
+    """Real ranks with unequal shares of a core; the planner knows what was measured of each.
+
+    Raises:
+        ConfigError: this process may not make control groups.
+    """
+    model = folder / "model"
+    write_checkpoint(model, demo_config() | _REAL_MODEL)
+    with ExitStack() as stack:
+        try:
+            groups = [
+                stack.enter_context(processor_quota(f"moe-bench-{name}", cores))
+                for name, cores in zip(_SPEEDS, options.quotas, strict=True)
+            ]
+        except DeviceError as error:
+            raise ConfigError(f"--tables measured: {error}") from error
+        pools = tuple(
+            BenchPool(
+                name=name,
+                device="cpu",
+                hardware=_calibrate(folder / f"{name}.yaml", group),
+                role="both" if name == "fast" else "experts",
+            )
+            for name, group in zip(_SPEEDS, groups, strict=True)
+        )
+        work = Workload(model=model, num_sequences=options.tokens, num_steps=options.steps)
+        shares = " : ".join(f"{cores:g}" for cores in options.quotas)
+        yield Unlike(f"processor quotas of {shares} cores", pools, work, tuple(map(str, groups)))
+
+
+def _declare(path: Path, speed: float) -> Path:
+    """Experts cost 2 ns a FLOP and 4 ns a byte at speed 1; all else is fast."""
+    curve = ExpertCurve(
+        (
+            Plane(fixed=1e-5, per_byte=4e-9 / speed, per_flop=0.0),
+            Plane(fixed=1e-5, per_byte=0.0, per_flop=2e-9 / speed),
+        )
+    )
+    device = DeviceSpec(
+        name=path.stem,
+        kind="cuda",
+        flops={"float32": 1e13},
+        memory_bytes=1 << 30,
+        bandwidth=1e12,
+        link_bandwidth=1e11,
+        link_latency=1e-6,
+        network_bandwidth=1e10,
+        network_latency=1e-5,
+        curves={"float32": curve},
+    )
+    path.write_text(device_text(device))
+    return path
+
+
+def _calibrate(path: Path, group: Path) -> Path:
+    """Measure what a rank in the control group has, with the model's own shapes."""
+    shapes = {
+        "--hidden": _REAL_MODEL["hidden_size"],
+        "--expert-width": _REAL_MODEL["moe_intermediate_size"],
+        "--threads": 1,
+        "--formats": "float32",
+        "--seconds": _CALIBRATE_SECONDS,
+        "--output": path,
+    }
+    words = [f"{word}" for pair in shapes.items() for word in pair]
+    command = [sys.executable, "-m", "moe_placement.cli.main", "calibrate", *words]
+    print(f"calibrating {path.stem} ...", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        command, preexec_fn=lambda: enter(group), stdout=subprocess.DEVNULL, text=True
+    )
+    if done.returncode != 0:
+        raise ConfigError(f"moe_plan calibrate for {path.stem} ended with {done.returncode}")
+    return path

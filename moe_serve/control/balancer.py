@@ -1,0 +1,186 @@
+"""Keeps the plan fit for the load while the server runs: looks, asks the solver, moves, waits."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from moe_placement.load.trace import Ints
+from moe_placement.plan import LayerPlan
+
+from moe_serve.control.balance import LoadQuestion, Rearrangement, ServedDeployment
+from moe_serve.control.expert_load import ExpertLoadRecord
+from moe_serve.control.plan_solver import PlanSolver
+from moe_serve.errors import EngineDeadError
+from moe_serve.types import PlanChange, RankStats
+
+logger = logging.getLogger(__name__)
+
+# Of each layer, in the mean of its experts; with fewer, chance would move them.
+_LEAST_ROWS = 64
+# Until ranks have told how fast they load.
+_BYTES_PER_SECOND = 1e9
+_STAGE_SECONDS = 600.0
+_LOOK_SECONDS = 0.02
+_KEPT_DECISIONS = 8
+
+
+class Ranks(Protocol):
+    """What a balancer needs of the engine's ranks."""
+
+    @property
+    def lost(self) -> Collection[int]:
+        """Plan ranks that are gone."""
+        ...
+
+    @property
+    def rank_loads(self) -> Sequence[float]:
+        """Expert rows that each rank computed of late, over the mean rank's."""
+        ...
+
+    def stats(self) -> Sequence[RankStats]: ...
+
+    def change_plan(self, change: PlanChange) -> None:
+        """Tell all ranks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """Moves under way: towards `epoch`, stage `stage` of `num_stages`."""
+
+    epoch: int
+    stage: int
+    num_stages: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was known of an EP group when its load was last looked at."""
+
+    counts_LE: Ints
+    num_steps: int
+    num_rows: int
+    seconds: float
+
+
+class Balancer:
+    """
+    Args:
+        record: of the load that all ranks report.
+    """
+
+    def __init__(self, served: ServedDeployment, record: ExpertLoadRecord, ranks: Ranks) -> None:
+        self._served = served
+        self._record = record
+        self._ranks = ranks
+        self._solver = PlanSolver(served)
+        self._looks: dict[int, _Look] = {}
+        self._newest_epoch = served.plan.epoch
+        self.plan = served.plan
+        self.moving: Moving | None = None
+        self.num_given_up = 0
+        self.decisions: deque[str] = deque(maxlen=_KEPT_DECISIONS)
+
+    async def run(self) -> None:
+        """Rebalance, every so many seconds, until cancelled or ranks are lost."""
+        every = self._served.config.placement.rebalance_every
+        if not every or not self.plan.num_experts:
+            return
+        groups = self.plan.ep_groups()
+        self._looks = {group: self._look(group) for group in groups}
+        try:
+            while not self._ranks.lost:
+                await asyncio.sleep(every)
+                for group in groups:
+                    await self._consider(group)
+            self._note("ranks are lost: experts stay where they are from now on")
+        except EngineDeadError as error:
+            self._note(f"experts stay where they are from now on: {error}")
+        finally:
+            self.moving = None
+            await self._solver.close()
+
+    async def _consider(self, group: int) -> None:
+        last, now = self._looks[group], self._look(group)
+        counts_LE = now.counts_LE - last.counts_LE
+        num_steps = now.num_steps - last.num_steps
+        if num_steps < 1 or counts_LE.sum(axis=1).min() < _LEAST_ROWS * counts_LE.shape[1]:
+            return
+        self._looks[group] = now
+        question = LoadQuestion(
+            plan=self.plan,
+            group=group,
+            counts_LE=counts_LE.astype("<i8").tobytes(),
+            num_steps=num_steps,
+            row_seconds=(now.seconds - last.seconds) / max(1, now.num_rows - last.num_rows),
+            bytes_per_second=self._loading_speed(),
+        )
+        answer = await self._solver.ask(question)
+        self._note(answer.reason)
+        if answer.stages:
+            await self._move(answer)
+            self._looks[group] = self._look(group)
+
+    async def _move(self, answer: Rearrangement) -> None:
+        for number, layers in enumerate(answer.stages):
+            self._newest_epoch += 1
+            self.moving = Moving(self._newest_epoch, number + 1, len(answer.stages), answer.reason)
+            self._ranks.change_plan(self._change(layers))
+            if not await self._has_switched(self._newest_epoch):
+                self.num_given_up += 1
+                self._note("a rank could not make the plan ready, the one before stays in force")
+                break
+            self.plan = replace(
+                self.plan, layers={**self.plan.layers, **layers}, epoch=self._newest_epoch
+            )
+        self.moving = None
+
+    def _change(self, layers: Mapping[int, LayerPlan]) -> PlanChange:
+        return PlanChange(
+            base_epoch=self.plan.epoch,
+            epoch=self._newest_epoch,
+            slots={layer: placed.slots for layer, placed in layers.items()},
+            weights={layer: placed.weights for layer, placed in layers.items()},
+        )
+
+    async def _has_switched(self, epoch: int) -> bool:
+        """All ranks run the plan of this epoch; False where it was given up.
+
+        Raises:
+            EngineDeadError: ranks are lost, or neither came to be in good time.
+        """
+        deadline = time.monotonic() + _STAGE_SECONDS
+        while time.monotonic() < deadline and not self._ranks.lost:
+            stats = self._ranks.stats()
+            if any(rank.given_up_epoch >= epoch for rank in stats):
+                return False
+            if all(rank.plan_epoch >= epoch for rank in stats):
+                return True
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise EngineDeadError(f"the ranks did not come to run the plan of epoch {epoch}")
+
+    def _look(self, group: int) -> _Look:
+        stats = self._ranks.stats()
+        ranks = [stats[rank] for rank in self._served.plan.ep_groups()[group]]
+        return _Look(
+            counts_LE=self._record.total_LE(group),
+            num_steps=max(rank.num_steps for rank in ranks),
+            num_rows=sum(rank.num_expert_rows for rank in ranks),
+            seconds=sum(rank.step_seconds.get("experts", 0.0) for rank in ranks),
+        )
+
+    def _loading_speed(self) -> float:
+        """Bytes per second of one rank."""
+        stats = self._ranks.stats()
+        seconds = sum(rank.step_seconds.get("moves", 0.0) for rank in stats)
+        num_bytes = sum(rank.moved_bytes for rank in stats)
+        return num_bytes / seconds if num_bytes and seconds else _BYTES_PER_SECOND
+
+    def _note(self, decision: str) -> None:
+        logger.info("placement.rebalance_every: %s", decision)
+        self.decisions.append(decision)

@@ -1,0 +1,146 @@
+"""Ranks present themselves to one another, before torch is loaded, and may refuse one another."""
+
+import hashlib
+import os
+import socket
+from dataclasses import replace
+from importlib.metadata import version
+
+import msgspec
+from moe_comm.membership import (
+    Member,
+    Membership,
+    disagreement,
+    encode_member,
+    host_ranks,
+    membership,
+)
+from moe_comm.transport.joined import Joined
+from moe_comm.transport.rendezvous import assemble, tell
+from moe_comm.transport.rendezvous_book import Answer, Party
+from moe_comm.transport.rendezvous_host import Host
+from moe_comm.transport.rendezvous_point import MeetingPoint, RendezvousError
+from moe_comm.transport.roll_call import RollCall
+from moe_comm.transport.tcp_connect import join_address, listen, own_address, split_address
+
+from moe_serve.config.tree import Config, WorldConfig
+from moe_serve.control.host import host_identity
+from moe_serve.control.meeting_point import meeting_point
+from moe_serve.control.together import together
+from moe_serve.control.world import LaunchedWorld, served_pools
+from moe_serve.errors import AgreedError, BringUpError, ConfigError
+
+
+def join(config: Config, launch: LaunchedWorld, ranks: RollCall) -> LaunchedWorld:
+    """This rank in a world whose members know one another; called by all ranks.
+
+    Args:
+        launch: with its plan rank.
+        ranks: of this rank's mpirun.
+
+    Raises:
+        AgreedError: they run different versions, read different configs, or sit wrongly; or not
+            all mpiruns came. The same on all ranks of all mpiruns.
+    """
+    if launch.in_mpirun.size < launch.size:
+        return _join_others(config, launch, ranks)
+    world = membership(0, ranks.allgather_bytes(encode_member(_present(config, launch))))
+    fault = disagreement(world)
+    if fault is not None:
+        raise AgreedError(fault)
+    return replace(launch, joined=Joined(launch.rank, world))
+
+
+def tell_other_mpiruns(config: Config, names: tuple[str, ...], ranks: RollCall, error: str) -> None:
+    """Let those end that would wait for this mpirun; called by all ranks of one that cannot go on.
+
+    Args:
+        names: of the pools that this mpirun was told to serve.
+    """
+    if config.world.address and ranks.rank == 0:
+        pools = tuple(pool.name for pool in config.pools)
+        try:
+            point = meeting_point(config)
+        except ConfigError:
+            point = None
+        if point is not None:
+            tell(point, Party(names or pools, socket.gethostname(), error=error), pools)
+    ranks.allgather_bytes(b"")
+
+
+def config_digest(config: Config) -> str:
+    """Equal for configs that say the same, wherever their files and their secrets lie."""
+    return hashlib.sha256(repr(replace(config, world=WorldConfig())).encode()).hexdigest()[:12]
+
+
+def _join_others(config: Config, launch: LaunchedWorld, ranks: RollCall) -> LaunchedWorld:
+    numbers = [int(rank) for rank in ranks.allgather_bytes(b"%d" % launch.rank)]
+    point = together(ranks, lambda: meeting_point(config), numbers)
+    address, listener = together(ranks, lambda: _listen(point), numbers)
+    own = replace(
+        _present(config, launch),
+        mpirun=numbers[0],
+        address=join_address(address, listener.getsockname()[1]),
+    )
+    encoded = ranks.allgather_bytes(encode_member(own))
+    members = membership(0, encoded).members
+    answer, host = _ask(config, point, members, ranks)
+    world = Membership(0, answer.members)
+    local = host_ranks(world, launch.rank)
+    key = point.key(answer.session)
+    return replace(
+        launch,
+        local_rank=local.index(launch.rank),
+        local_size=len(local),
+        joined=Joined(launch.rank, world, key, listener, host),
+        address=address,
+    )
+
+
+def _ask(
+    config: Config, point: MeetingPoint, members: tuple[Member, ...], ranks: RollCall
+) -> tuple[Answer, Host | None]:
+    """The first rank goes to the meeting point, and shares what it was told."""
+    answer, host = Answer(), None
+    if ranks.rank == 0:
+        pools = tuple(pool.name for pool in config.pools)
+        served = served_pools(config, [member.pool for member in members])
+        party = Party(served, members[0].host, members)
+        try:
+            answer, host = assemble(point, party, pools, is_host=members[0].plan_rank == 0)
+        except RendezvousError as error:
+            answer = Answer(refusal=str(error))
+    shared = ranks.allgather_bytes(msgspec.msgpack.encode(answer))[0]
+    answer = msgspec.msgpack.decode(shared, type=Answer)
+    if answer.refusal:
+        raise AgreedError(answer.refusal)
+    return answer, host
+
+
+def _listen(point: MeetingPoint) -> tuple[str, socket.socket]:
+    """A socket at this host's address on the way to the meeting point, and at no other."""
+    host, port = split_address(point.address)
+    try:
+        address = own_address(host, port)
+        return address, listen(address)
+    except OSError as error:
+        raise BringUpError(
+            f"world.address {point.address}: this host has no way there ({error}); name an "
+            "address that all hosts reach"
+        ) from error
+
+
+def _present(config: Config, launch: LaunchedWorld) -> Member:
+    """How this process presents itself."""
+    pool = config.pool_of(launch.rank)
+    return Member(
+        plan_rank=launch.rank,
+        pool=pool.name,
+        device_kind=pool.device,
+        host=socket.gethostname(),
+        host_identity=host_identity(),
+        process_id=os.getpid(),
+        local_rank=launch.in_mpirun.local_rank,
+        version=version("moe-serve"),
+        digest=config_digest(config),
+    )

@@ -1,0 +1,82 @@
+"""The other ends of a rank's KV transfers: who is there, and what was agreed with them."""
+
+import select
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from moe_comm.kv.endpoint import KvEndpoint
+from moe_comm.kv.events import KvEvent, PeerLost, PeerReady, PeerRefused
+from moe_comm.kv.negotiate import Agreement
+
+from moe_serve.errors import BringUpError
+
+_SECONDS_BETWEEN_CALLS = 5.0
+
+
+class KvPeers:
+    """
+    Args:
+        addresses: HOST:PORT of the ends that this one calls, by name.
+    """
+
+    def __init__(
+        self,
+        endpoint: KvEndpoint,
+        addresses: Mapping[str, str],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._endpoint = endpoint
+        self._addresses = addresses
+        self._now = now
+        self._sending: dict[str, Agreement | None] = {}
+        self._next_calls: dict[str, float] = {}
+
+    def is_ready(self, name: str) -> bool:
+        return name in self._sending
+
+    def sending(self, name: str) -> Agreement:
+        """What was agreed with a peer that takes KV."""
+        agreement = self._sending[name]
+        assert agreement is not None, f"{name} takes no KV"
+        return agreement
+
+    def meet(self, names: Collection[str], seconds: float) -> None:
+        """Call those that this end calls, and wait for all that are named.
+
+        Raises:
+            BringUpError: one was refused, or did not come.
+        """
+        for address in self._addresses.values():
+            self._endpoint.connect(address)
+        deadline = self._now() + seconds
+        while missing := [name for name in names if not self.is_ready(name)]:
+            left = deadline - self._now()
+            if left <= 0:
+                raise BringUpError(
+                    f"no KV connection to {', '.join(missing)} within {seconds:g} s; open the "
+                    "network between the pools, or look there for why"
+                )
+            select.select([self._endpoint], [], [], left)
+            for event in self._endpoint.poll():
+                if isinstance(event, PeerRefused) and event.address in self._addresses.values():
+                    raise BringUpError(f"KV handover to {event.address}: {event.reason}")
+                self.take(event)
+
+    def take(self, event: KvEvent) -> None:
+        """Note who comes and goes; other events are none of its business."""
+        match event:
+            case PeerReady():
+                self._sending[event.hello.name] = event.sending
+            case PeerLost():
+                self._sending.pop(event.name, None)
+                if event.name in self._addresses:
+                    self._next_calls[self._addresses[event.name]] = self._now()
+            case PeerRefused() if event.address in self._addresses.values():
+                self._next_calls[event.address] = self._now() + _SECONDS_BETWEEN_CALLS
+
+    def call_again(self) -> None:
+        """Call those that were lost, now and then."""
+        for address, due in tuple(self._next_calls.items()):
+            if self._now() >= due:
+                del self._next_calls[address]
+                self._endpoint.connect(address)

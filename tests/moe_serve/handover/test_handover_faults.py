@@ -1,0 +1,141 @@
+"""What goes wrong between two engines costs time alone, or is seen in the tokens."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_runs import engine
+from kv_pair import DECODE, LIMITS, PREFILL, Pair, pair, requests
+from moe_comm.kv.sending import Sending
+
+from moe_serve.errors import BringUpError
+from moe_serve.step.rank_kv import RankKv
+from moe_serve.types import Request
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe"])
+def test_a_page_that_is_dropped_changes_the_tokens(
+    family: str, checkpoint: Callable[..., Path], alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RankKv.write
+
+    def lose(
+        kv: RankKv, layer: int, page_ids: Any, first_token: int, first_head: int, parts: Any
+    ) -> None:
+        if layer == 1:
+            parts = tuple(part.copy() for part in parts)
+            for part in parts:
+                part[max(0, 8 - first_token) : max(0, 16 - first_token)] = 0
+        write(kv, layer, page_ids, first_token, first_head, parts)
+
+    monkeypatch.setattr(RankKv, "write", lose)
+    asked = requests((57, 64, 65))
+    with pair(checkpoint(family)) as both:
+        tokens = both.run(asked)
+    expected = alone(family, asked)
+    assert all(one != right for one, right in zip(tokens, expected, strict=True))
+
+
+def test_a_transfer_that_breaks_off_is_computed_where_it_is_decoded(
+    latent: Pair, alone: Any
+) -> None:
+    asked = requests((200, 150))
+    for request in asked:
+        latent.add(request)
+    latent.until(lambda: latent.prefill.stats().kv_bytes_sent > 0)
+    latent.endpoints[PREFILL].close()
+    latent.until_all_ended(prefill=False)
+    assert latent.tokens() == alone("deepseek_v3", asked)
+    stats = latent.decode.stats()
+    assert (stats.num_handovers, stats.num_handover_failures) == (0, 2)
+    # From now on it does not even wait.
+    (later,) = requests((40,), seed=3)
+    latent.events = {later.request_id: []}
+    latent.decode.add(
+        Request(
+            request_id=later.request_id,
+            prompt_ids=later.prompt_ids,
+            sampling=later.sampling,
+            prefill_rank=PREFILL,
+        )
+    )
+    assert latent.decode.has_work and latent.decode.stats().num_handover_failures == 3
+
+
+def test_a_sender_that_stands_still_is_given_up(
+    latent: Pair, alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread lives and answers, but not one block more leaves."""
+    asked = requests((200,))
+    put, blocks = Sending._put_block, iter(range(1000))
+
+    def stand_still(sending: Any, *block: Any) -> None:
+        if next(blocks) < 4:
+            put(sending, *block)
+
+    monkeypatch.setattr(Sending, "_put_block", stand_still)
+    assert latent.run(asked) == alone("deepseek_v3", asked)
+    assert latent.decode.stats().num_handover_failures == 1
+    latent.until_idle()
+    assert latent.prefill.stats().num_pages_used == 0
+
+
+def test_a_prefill_rank_that_never_begins_is_given_up(latent: Pair, alone: Any) -> None:
+    latent.handover_of(DECODE)._offer_seconds = 0.3
+    asked = requests((50,))
+    assert latent.run(asked, prefill=False) == alone("deepseek_v3", asked)
+    assert latent.decode.stats().num_handover_failures == 1
+    # When it begins after all, nobody waits any more.
+    latent.until_idle()
+    latent.until(lambda: not latent.handover_of(PREFILL)._outgoing)
+    latent.until(lambda: not latent.handover_of(DECODE)._early)
+
+
+def test_a_prefill_rank_that_refuses_is_not_waited_for(
+    checkpoint: Callable[..., Path], alone: Any
+) -> None:
+    asked = requests((50, 51, 52))
+    with pair(checkpoint("deepseek_v3")) as both:
+        both.prefill._scheduler._max_live = 1  # type: ignore[attr-defined]
+        assert both.run(asked) == alone("deepseek_v3", asked)
+        stats = both.decode.stats()
+        assert (stats.num_handovers, stats.num_handover_failures) == (1, 2)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_request_that_ends_at_its_decoding_rank_ends_at_the_other(
+    early: bool, latent: Pair
+) -> None:
+    (request,) = requests((200,))
+    latent.add(request)
+    if not early:
+        latent.until(lambda: latent.prefill.stats().kv_bytes_sent > 0)
+    event = latent.decode.abort(request.request_id)
+    assert event is not None and event.finish_reason == "abort"
+    assert early or latent.prefill.stats().num_running == 1
+    # The front end tells the other rank too, which may not have begun.
+    if early:
+        assert latent.prefill.abort(request.request_id) is None
+    latent.until_idle()
+    assert latent.decode.stats().num_pages_used == latent.prefill.stats().num_pages_used == 0
+
+
+def test_lost_ends_find_each_other_again(latent: Pair, alone: Any) -> None:
+    asked = requests((50,))
+    links = latent.endpoints[DECODE]._hub._links
+    (first,) = links.values()
+    first.cut()
+    latent.until(lambda: links.get("prefill:0", first) is not first)
+    latent.turn()
+    assert latent.run(asked) == alone("deepseek_v3", asked)
+    assert latent.decode.stats().num_handovers == 1
+
+
+def test_ends_of_different_models_do_not_join(checkpoint: Callable[..., Path]) -> None:
+    with (
+        engine(checkpoint("deepseek_v3"), deterministic=True) as one,
+        engine(checkpoint("qwen3_moe"), deterministic=True) as other,
+        pytest.raises(BringUpError, match="serve different models"),
+    ):
+        Pair(one, other, LIMITS)

@@ -1,0 +1,37 @@
+"""Rows of experts, counted where the tokens are."""
+
+import numpy as np
+import torch
+
+from moe_serve.step.expert_load import ExpertCounter
+from moe_serve.types import STEPS_PER_WINDOW, ExpertCounts
+
+
+def counts_of(counts: ExpertCounts) -> list[list[int]]:
+    return np.frombuffer(counts.counts_LE, "<i8").reshape(2, 4).tolist()
+
+
+def test_every_choice_of_every_token_is_a_row_of_its_layer() -> None:
+    counter = ExpertCounter((3, 5), 4)
+    counter.count(5, torch.tensor([[0, 2], [2, 3]]))
+    counter.count(3, torch.zeros(0, 2, dtype=torch.int64))
+    counter.end_step()
+    counter.count(3, torch.tensor([[1, 1]]))
+    counter.end_step()
+    taken = counter.take()
+    assert taken is not None and taken.window == 0
+    assert counts_of(taken) == [[0, 2, 0, 0], [1, 0, 2, 1]]
+    assert counter.take() is None
+    assert np.frombuffer(counter.totals, "<i8").sum() == 6
+
+
+def test_a_window_ends_with_its_last_step() -> None:
+    counter = ExpertCounter((3, 5), 4)
+    for step in range(1, 2 * STEPS_PER_WINDOW + 1):
+        counter.count(3, torch.tensor([[step % 4]]))
+        counter.end_step()
+        assert counter.is_window_over == (step in (STEPS_PER_WINDOW, 2 * STEPS_PER_WINDOW))
+        if counter.is_window_over:
+            taken = counter.take()
+            assert taken is not None and taken.window == step // STEPS_PER_WINDOW - 1
+            assert counts_of(taken) == [[STEPS_PER_WINDOW // 4] * 4, [0] * 4]

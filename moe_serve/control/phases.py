@@ -40,15 +40,17 @@ def plan_phases(
     Args, Raises:
         as `plan_deployment` has them.
     """
-    workload, nameless = config.placement.workload, _without_hardware(config)
-    if not workload.is_given or nameless:
-        deployment = plan_deployment(config, model_json, device_bytes_by_rank)
-        unpriced = f"nothing is predicted for the workload: pool {nameless!r} names no hardware"
-        return config, _with_reasons(deployment, [unpriced] if workload.is_given else [])
+    if not config.placement.workload.is_given:
+        return config, plan_deployment(config, model_json, device_bytes_by_rank)
     search = _Search(config, model_json, device_bytes_by_rank)
-    own = search.own()
-    if not own:
+    nameless = _without_hardware(config)
+    own = [] if nameless else search.own()
+    if not own and "auto" in roles_of(config):
         raise search.refused[0][1]
+    if not own:
+        deployment = plan_deployment(config, model_json, device_bytes_by_rank)
+        why = f"pool {nameless!r} names no hardware" if nameless else search.refused[0][1]
+        return config, _with_reasons(deployment, [f"nothing is predicted for the workload: {why}"])
     best = _best(own)
     reasons = phase_reasons(config, best, search.rivals(best), search.refusals())
     for index, (before, after) in enumerate(zip(config.pools, best.config.pools, strict=True)):

@@ -1,11 +1,13 @@
 """Which pool does which phase: what `role: auto` becomes, what stays, and the reasons."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from moe_placement.hardware.catalogue import find_device
+from moe_placement.plan_file import save
 
 from moe_serve.check import check
 from moe_serve.config.load import load_config
@@ -136,6 +138,23 @@ def test_without_a_workload_or_hardware_nothing_is_predicted() -> None:
     ]
     _, deployment = planned(*unnamed)
     assert deployment.reasons[0].endswith("pool 'gpu' names no hardware")
+
+
+def test_a_plan_file_runs_even_if_nothing_can_be_predicted_of_it(tmp_path: Path) -> None:
+    _, deployment = planned()
+    save(deployment.plan, tmp_path / "plan.json")
+    in_file = f"placement.plan={tmp_path / 'plan.json'}"
+    _, found = planned(in_file)
+    assert found.plan == deployment.plan
+    assert found.reasons[0].startswith("roles given: gpu both, npu both, host experts: TTFT 403 ms")
+    device = (MIXED.parent / "devices" / "npu_like.yaml").read_text()
+    narrow = re.sub(r"float32: (?=8GFLOP|&)", "int4: ", device)
+    assert narrow.count("int4") == 2
+    (tmp_path / "narrow.yaml").write_text(narrow)
+    _, found = planned(in_file, f"pools.1.hardware={tmp_path / 'narrow.yaml'}")
+    assert found.plan == deployment.plan
+    (reason,) = found.reasons
+    assert "nothing is predicted" in reason and "cannot compute with float32 weights" in reason
 
 
 def test_all_phases_are_somebodys_in_every_choice() -> None:

@@ -3,16 +3,14 @@
 Shapes: L MoE layers, E experts, N ranks of the group.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from moe_placement.hardware.device import DeviceSpec, ExpertCurve, Plane
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import LayerPlan, Plan
-from moe_placement.plan_diff import Move
 from moe_placement.solver.moving.rebalance import MovePolicy, Rebalance, rebalance
-from moe_placement.solver.moving.transition import placement_after
 from moe_placement.solver.pools.old_plan import old_placement
 from moe_placement.solver.predicted import predicted_seconds
 from moe_placement.solver.problem import (
@@ -25,6 +23,7 @@ from moe_placement.solver.problem import (
 from moe_serve.control.balance import LoadQuestion, Rearrangement, ServedDeployment
 from moe_serve.control.deployment import ACTIVATION_BYTES
 from moe_serve.control.expert_problem import GroupRanks, expert_problem
+from moe_serve.control.move_stages import Stage, fitting_experts, move_stages
 
 # Of the experts' seconds in a step: less is not told from chance.
 _LEAST_GAIN = 0.03
@@ -53,7 +52,7 @@ def rearrange(
             return Rearrangement(stages=(), reason=reason or f"the experts stay: {error}")
         if not _is_worth_it(problem, decision):
             return Rearrangement(stages=(), reason=_stay(decision))
-        stages, fits = _stages(spec, group, problem, decision)
+        stages, fits = move_stages(group, problem, decision)
         if fits:
             layers = _layer_plans(spec, group, question.plan, stages)
             return Rearrangement(
@@ -90,7 +89,7 @@ def _problem(
     assert old is not None
     held_LN = _held(question.plan, group.ranks)
     bytes_N = np.array([spec.expert_bytes(pool.weight_format) for pool in group.pool_N], np.int64)
-    fits_N = _fitting(group, bytes_N) // len(spec.moe_layers)
+    fits_N = fitting_experts(group, bytes_N) // len(spec.moe_layers)
     problem = replace(
         problem,
         rows_LE=counts_LE / question.num_steps,
@@ -120,12 +119,6 @@ def _held(plan: Plan, ranks: Sequence[int]) -> Ints:
     return np.array([[len(layer.slots[rank]) for rank in ranks] for layer in layers])
 
 
-def _fitting(group: GroupRanks, bytes_N: Ints) -> Ints:
-    """Experts, of all layers together, that fit each rank beside all else."""
-    room_N = np.array([memory.room_for_experts for memory in group.memory_N], np.int64)
-    return np.maximum(room_N, 0) // bytes_N
-
-
 def _policy(served: ServedDeployment, group: GroupRanks, question: LoadQuestion) -> MovePolicy:
     emulated = any(pool.device == "emulated" for pool in group.pools)
     # An emulated device's seconds are declared ones; loading takes real ones.
@@ -152,73 +145,8 @@ def _stay(decision: Rebalance) -> str:
     return reason if not decision.batches else f"the experts stay, the gain is small: {reason}"
 
 
-_Stage = dict[int, ExpertPlacement]
-
-
-def _stages(
-    spec: ModelSpec, group: GroupRanks, problem: ExpertProblem, decision: Rebalance
-) -> tuple[list[_Stage], bool]:
-    """Layers as each stage leaves them, by row; and whether all stages fit."""
-    assert problem.old is not None
-    bytes_N = problem.expert_bytes_N.astype(np.int64)
-    moving_N = np.array([memory.moving for memory in group.memory_N], np.int64) // bytes_N
-    fits_N = _fitting(group, bytes_N)
-    held_N = np.bincount(
-        problem.old.rank_LS[problem.old.expert_LS >= 0], minlength=len(group.ranks)
-    )
-    stages: list[_Stage] = []
-    done: dict[int, list[Move]] = {}
-    fits = True
-    for moves in _chunks(decision, moving_N):
-        come_N, go_N = (_by_rank(moves, kind, len(group.ranks)) for kind in ("add", "remove"))
-        fits &= bool((held_N + come_N <= fits_N + moving_N).all())
-        held_N = held_N + come_N - go_N
-        for move in moves:
-            done.setdefault(move.layer, []).append(move)
-        touched = dict.fromkeys(move.layer for move in moves)
-        stages.append({row: _after(problem.old, decision, row, done[row]) for row in touched})
-    rest = [row for row in range(len(spec.moe_layers)) if row not in done]
-    stages.append({row: _after(problem.old, decision, row, []) for row in rest})
-    return stages, fits and bool((held_N <= fits_N).all())
-
-
-def _chunks(decision: Rebalance, moving_N: Ints) -> Iterator[list[Move]]:
-    """Units in their order, together as long as no rank loads more than is kept for that."""
-    waiting: list[Move] = []
-    for batch in decision.batches:
-        unit = [*waiting, *batch.moves]
-        if waiting and (_by_rank(unit, "add", len(moving_N)) > moving_N).any():
-            yield waiting
-            unit = list(batch.moves)
-        waiting = unit
-    if waiting:
-        yield waiting
-
-
-def _by_rank(moves: Sequence[Move], kind: str, num_ranks: int) -> Ints:
-    ranks = [move.rank for move in moves if move.kind == kind]
-    return np.bincount(np.array(ranks, np.int64), minlength=num_ranks)
-
-
-def _after(
-    old: ExpertPlacement, decision: Rebalance, row: int, moves: Sequence[Move]
-) -> ExpertPlacement:
-    """One layer when these of its moves are done."""
-    moves = [replace(move, layer=0) for move in moves]
-    return placement_after(_layer(old, row), _layer(decision.placement, row), moves)
-
-
-def _layer(placement: ExpertPlacement, row: int) -> ExpertPlacement:
-    rows = slice(row, row + 1)
-    return ExpertPlacement(
-        expert_LS=placement.expert_LS[rows],
-        rank_LS=placement.rank_LS[rows],
-        weight_LS=placement.weight_LS[rows],
-    )
-
-
 def _layer_plans(
-    spec: ModelSpec, group: GroupRanks, plan: Plan, stages: Sequence[_Stage]
+    spec: ModelSpec, group: GroupRanks, plan: Plan, stages: Sequence[Stage]
 ) -> tuple[dict[int, LayerPlan], ...]:
     """Under the plan's ranks, and without what does not change."""
     layers = dict(plan.layers)

@@ -99,7 +99,8 @@ class Worker:
         self._refusal = regrouped.news.refusal
         if self._refusal:
             self._engine.abort_all()
-        self._report([], force=True)
+        if self._plan_rank == 0:
+            self._link.send(Report(plan_rank=0, news=regrouped.news))
 
     def _serve(self) -> None:
         agreed_wake = -1
@@ -202,7 +203,7 @@ class Worker:
                 )
             )
         # After the events have left: where this raises, no token is lost.
-        if stats is not None:
+        if stats is not None and not is_last:
             self._watch()
 
 

@@ -36,6 +36,15 @@ def test_texts_in_and_out(checkpoint: Callable[..., Path]) -> None:
     assert len({completion.text for completion in completions}) == len(TEXTS)
 
 
+def test_expert_load_has_a_row_for_every_choice(checkpoint: Callable[..., Path]) -> None:
+    with engine(checkpoint("deepseek_v3")) as llm:
+        llm.generate([[20, 21, 22], [30] * 5], GREEDY)
+        load = llm.expert_load()
+    # The last token of each answer is not computed any more; four experts for each of the others.
+    num_tokens = 3 + 5 + 2 * (GREEDY.max_tokens - 1)
+    assert load.counts_TLE.sum(axis=2).tolist() == [[4 * num_tokens] * load.num_layers]
+
+
 def test_special_tokens_are_left_out_of_the_text(checkpoint: Callable[..., Path]) -> None:
     path = checkpoint("qwen3_moe")
     end = 2

@@ -60,12 +60,14 @@ class KvTransfer:
         num_layers: sent each as soon as it is computed, so that behind the prefill only the
             last one is left to send; 1 sends all of it then.
         delays_first_token: the decode worker answers, so that the transfer counts in TTFT.
+        max_local_prefill: tokens of a prompt up to which the decode worker computes it itself.
     """
 
     link: str
     bytes_per_token: float
     num_layers: int = 1
     delays_first_token: bool = False
+    max_local_prefill: int = 0
 
     def __post_init__(self) -> None:
         _check_bytes(self.link, self.bytes_per_token)

@@ -97,7 +97,7 @@ class RequestFlow:
     def _hand_over(self, live: LiveRequest) -> None:
         """Give a request to a rank; keep it where it has to wait for one."""
         if not self._try(live):
-            self._parked[live.has_cache].append(live)
+            self._parked[self._is_decoded(live)].append(live)
 
     def _call_parked(self) -> None:
         for parked in self._parked.values():
@@ -106,7 +106,7 @@ class RequestFlow:
 
     def _try(self, live: LiveRequest) -> bool:
         """Place a request, or refuse it; False where no rank can take it now."""
-        router = self._decode if live.has_cache else self._prefill
+        router = self._decode if self._is_decoded(live) else self._prefill
         try:
             live.target = router.pick(live.request)
             if live.target is not None:
@@ -120,6 +120,11 @@ class RequestFlow:
             self._refuse(live)
             return True
         return live.target is not None
+
+    def _is_decoded(self, live: LiveRequest) -> bool:
+        """Whether a decode worker is to have it now, with its cache or to compute that too."""
+        most = self._transfer.max_local_prefill if self._transfer else 0
+        return live.has_cache or live.request.prompt_tokens + live.num_tokens <= most
 
     def _submit(self, live: LiveRequest, target: Target) -> None:
         worker = self.workers[target.worker]

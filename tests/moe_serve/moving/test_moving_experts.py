@@ -9,6 +9,7 @@ import yaml
 from checkpoints import make_checkpoint
 from expert_plans import write_random_plan
 from live_server import server_config
+from moe_placement.plan import PoolPlan
 
 SCRIPT = Path(__file__).with_name("move_rank.py")
 # To read, and again to pack, less than two experts.
@@ -23,14 +24,29 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory, mpirun: Any) -> dict[str, list[Any]]:
+LINK = {"between": ["host", "other"], "bandwidth": "1GB/s"}
+
+
+@pytest.fixture(
+    scope="module", params=["one pool", pytest.param("two pools", marks=pytest.mark.slow)]
+)
+def answers(
+    request: Any, tmp_path_factory: pytest.TempPathFactory, mpirun: Any
+) -> dict[str, list[Any]]:
     folder = tmp_path_factory.mktemp("moving")
     checkpoint = make_checkpoint("deepseek_v3", folder / "checkpoint")
-    write_random_plan(folder / "old.json", checkpoint, 2, seed=1)
-    write_random_plan(folder / "new.json", checkpoint, 2, seed=2)
+    pools, config = (), server_config(checkpoint, 2)
+    if request.param == "two pools":
+        names = ("host", "other")
+        pools = tuple(
+            PoolPlan(name, "cpu", (rank,), weight_format="float32")
+            for rank, name in enumerate(names)
+        )
+        config["pools"] = [{**config["pools"][0], "name": name, "ranks": 1} for name in names]
+        config["links"] = [LINK]
+    write_random_plan(folder / "old.json", checkpoint, 2, seed=1, pools=pools)
+    write_random_plan(folder / "new.json", checkpoint, 2, seed=2, pools=pools)
     write_in_another_order(folder, json.loads((folder / "old.json").read_text()))
-    config = server_config(checkpoint, 2)
     config["placement"] = {
         "plan": str(folder / "old.json"),
         "rebalance_every": "3600s",

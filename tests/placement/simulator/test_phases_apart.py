@@ -172,3 +172,17 @@ def test_a_deployment_needs_prefill(make_timer: Make, make_limits: Make) -> None
 def test_bytes_that_cannot_be_are_named(make: Callable[[], object], message: str) -> None:
     with pytest.raises(SimulationError, match=message):
         make()
+
+
+def test_short_prompts_are_computed_where_they_decode(
+    make_timer: Make, make_limits: Make, make_requests: Make
+) -> None:
+    deployment = make_apart(make_timer, make_limits())
+    assert deployment.transfer is not None
+    for most, ttft, num_bytes in ((99, 0.1, 100_000.0), (100, 0.02, 0.0)):
+        transfer = replace(deployment.transfer, max_local_prefill=most)
+        gated = replace(deployment, transfer=transfer)
+        result = simulate(gated, make_requests(1, 100, 6), seed=0)
+        assert result.ttft.mean == pytest.approx(ttft)
+        assert result.link_bytes == {"network": num_bytes}
+        assert result.num_finished == 1

@@ -44,7 +44,8 @@ class Worlds:
         pools: Sequence[Pool],
         on: Sequence[Callable[..., list[str]]] = (),
         command: Callable[..., list[str]] = serve_command,
-        fields: Mapping[str, Any] | None = None,
+        collective: str = "mpi",
+        shards: int = 1,
         **sections: Any,
     ) -> tuple[str, list[Run]]:
         """
@@ -52,7 +53,8 @@ class Worlds:
             pools: name, ranks, role, and for each rank its experts in all layers.
             on: where each pool's command runs; here if not given.
             command: what a rank runs.
-            fields: of all pools' config.
+            collective: of all pools.
+            shards: ranks that share one copy of attention, where a pool has any.
 
         Returns:
             URL, and the pools' runs.
@@ -61,11 +63,18 @@ class Worlds:
             address = f"127.0.0.1:{free.getsockname()[1]}"
         config = server_config(self._path, 1) | {
             "pools": [
-                {"name": name, "device": "cpu", "ranks": ranks, "threads": 1, "role": role}
-                | dict(fields or {})
+                {
+                    "name": name,
+                    "device": "cpu",
+                    "ranks": ranks,
+                    "threads": 1,
+                    "role": role,
+                    "collective": collective,
+                    "attention": {"tensor_parallel": 1 if role == "experts" else shards},
+                }
                 for name, ranks, role, _ in pools
             ],
-            "placement": {"plan": str(self._write_plan(pools))},
+            "placement": {"plan": str(self._write_plan(pools, shards))},
             "world": {"address": address},
         }
         file = self._write(config | sections)
@@ -77,14 +86,13 @@ class Worlds:
         self._runs += runs
         return runs[0].wait_until_ready(), runs
 
-    def _write_plan(self, pools: Sequence[Pool]) -> Path:
+    def _write_plan(self, pools: Sequence[Pool], shards: int) -> Path:
         plans, first = [], 0
         for name, ranks, role, _ in pools:
             numbers = tuple(range(first, first + ranks))
-            group = int(role == "prefill")
-            plans.append(
-                PoolPlan(name, "cpu", numbers, cast(Role, role), "float32", ep_group=group)
-            )
+            size, group = 1 if role == "experts" else shards, int(role == "prefill")
+            pool = PoolPlan(name, "cpu", numbers, cast(Role, role), "float32", size, group)
+            plans.append(pool)
             first += ranks
         groups = [role == "prefill" for _, _, role, placed in pools for _ in placed]
         slots = tuple(tuple(each) for _, _, _, placed in pools for each in placed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-_LINK = {"bandwidth": "10GB/s", "latency": "10us"}
+_LINK = {"bandwidth": "10GB/s", "latency": "100us"}
 _PAGES_PER_SEQUENCE = 16
 
 

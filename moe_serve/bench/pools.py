@@ -1,60 +1,47 @@
 """`moe_bench pools`: one model over unlike ranks: what was planned beside what was measured."""
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from moe_placement.equal_split import equal_split
-from moe_placement.load.trace_file import load
-from moe_placement.plan_file import save
 from rich.console import Console
 from rich.table import Table
 
-from moe_serve.bench.pool_configs import write_config
-from moe_serve.bench.pool_costs import step_cost
-from moe_serve.bench.pool_worker import PoolJob, RankFigures
+from moe_serve.bench.drift import DriftJob, drift
+from moe_serve.bench.phases import compare_phases, emulated_phases
+from moe_serve.bench.pool_placement import compare_plans
 from moe_serve.bench.record import record, write
-from moe_serve.bench.unlike import Unlike, emulated, under_quotas
-from moe_serve.config.load import load_config
-from moe_serve.config.resolve import resolve
-from moe_serve.config.tree import Config
-from moe_serve.control.deployment import Deployment, plan_deployment
-from moe_serve.control.hardware import pool_hardware
-from moe_serve.control.model_json import read_model_json
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
+from moe_serve.bench.unlike import declare_device, emulated, under_quotas
+from moe_serve.demo import write_checkpoint
+from moe_serve.demo_config import demo_config
 from moe_serve.errors import ConfigError
 
-# Replicas of busy experts may take so many more slots.
-_REDUNDANCY = 0.25
 _MOST_OVERRUNS = 0.05
-_RUN_SECONDS = 900.0
+
+Rows = list[dict[str, Any]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tables", nargs="+", default=["declared", "measured"])
+    parser.add_argument("--tables", nargs="+", default=list(_TABLES), metavar="NAME")
     parser.add_argument("--tokens", type=int, default=192, help="of one step")
     parser.add_argument("--steps", type=int, default=24, help="timed ones")
     parser.add_argument("--time-scale", type=float, default=8.0, help="of declared times")
     parser.add_argument("--quotas", type=float, nargs=3, default=[0.9, 0.45, 0.25])
+    parser.add_argument("--stream-seconds", type=float, default=60.0, help="in which requests come")
     parser.add_argument("--json", type=Path, help="write the figures here")
 
 
 def run(options: argparse.Namespace) -> int:
-    rows: list[dict[str, Any]] = []
-    makers = {"declared": emulated, "measured": under_quotas}
     for name in options.tables:
-        if name not in makers:
-            raise ConfigError(f"--tables: there is no {name!r}; use {', '.join(makers)}")
-        with tempfile.TemporaryDirectory() as folder, makers[name](options, Path(folder)) as unlike:
-            found = _compare(unlike, Path(folder))
-        _print(name, found)
+        if name not in _TABLES:
+            raise ConfigError(f"--tables: there is no {name!r}; use {', '.join(_TABLES)}")
+    rows: Rows = []
+    for name in options.tables:
+        with tempfile.TemporaryDirectory() as folder:
+            found = _TABLES[name](options, Path(folder))
+        _print(found)
         rows += [{"table": name, **row} for row in found]
     if options.json:
         parameters = {
@@ -62,125 +49,53 @@ def run(options: argparse.Namespace) -> int:
             "steps": options.steps,
             "time_scale": options.time_scale,
             "quotas": options.quotas,
+            "stream_seconds": options.stream_seconds,
         }
         write(options.json, record("pools", parameters, rows))
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One plan, as it ran."""
-
-    deployment: Deployment
-    config: Config
-    figures: Sequence[RankFigures]
-
-    @property
-    def experts_seconds(self) -> float:
-        return max(rank.parts.get("experts", 0.0) for rank in self.figures)
-
-    @property
-    def step_seconds(self) -> float:
-        return max(rank.step_seconds for rank in self.figures)
-
-    @property
-    def overruns(self) -> float:
-        """Share of the declared segments that took longer than declared."""
-        segments = sum(rank.num_segments for rank in self.figures)
-        return sum(rank.num_overruns for rank in self.figures) / max(1, segments)
+def _declared(options: argparse.Namespace, folder: Path) -> Rows:
+    with emulated(options, folder) as unlike:
+        return compare_plans(unlike, folder)
 
 
-def _compare(unlike: Unlike, folder: Path) -> list[dict[str, Any]]:
-    """The equal split, on which the load is recorded, and the plan for that load."""
-    trace = folder / "load.npz"
-    equal_plan = folder / "equal.json"
-    first = _config(unlike, folder / "first.yaml", {"plan": "auto"})
-    pools = _deployment(first).plan.pools
-    spec = _deployment(first).spec
-    save(equal_split("bench", spec.num_experts, spec.moe_layers, pools), equal_plan)
-    equal = _run(unlike, folder / "equal.yaml", {"plan": str(equal_plan)}, trace)
-    placement = {"plan": "auto", "load": str(trace), "redundancy": _REDUNDANCY}
-    planned = _run(unlike, folder / "planned.yaml", placement)
-    shares_LE = load(trace).rows_LE(1, spec.num_experts_per_token)
-    shares_LE = shares_LE / shares_LE.sum(axis=1, keepdims=True)
-    (result,) = planned.deployment.chosen.results
-    rows = []
-    for name, done in (("equal split", equal), ("planned", planned)):
-        hardware, plan = pool_hardware(done.config), done.deployment.plan
-        cost = step_cost(spec, plan, hardware, shares_LE, unlike.work.num_sequences)
-        rows.append(_row(unlike, name, done, cost.experts, cost.total, result.lower_bound))
-    for row in rows:
-        row["times faster"] = rows[0]["step ms"] / row["step ms"]
-    return rows
+def _measured(options: argparse.Namespace, folder: Path) -> Rows:
+    with under_quotas(options, folder) as unlike:
+        return compare_plans(unlike, folder)
 
 
-def _row(
-    unlike: Unlike, name: str, done: _Run, experts: float, step: float, bound: float
-) -> dict[str, Any]:
-    to_ms = 1e3 * unlike.work.time_scale
-    return {
-        "of": unlike.title,
-        "plan": name,
-        "slots": " ".join(
-            str(len(slots)) for slots in next(iter(done.deployment.plan.layers.values())).slots
-        ),
-        "bound ms": bound * to_ms,
-        "experts predicted ms": experts * to_ms,
-        "experts ms": done.experts_seconds * 1e3,
-        "experts / bound": done.experts_seconds * 1e3 / (bound * to_ms),
-        "step predicted ms": step * to_ms,
-        "step ms": done.step_seconds * 1e3,
-        "step / predicted": done.step_seconds * 1e3 / (step * to_ms),
-        "overruns": done.overruns,
-    }
+def _drifting(options: argparse.Namespace, folder: Path) -> Rows:
+    model = folder / "model"
+    write_checkpoint(model, demo_config())
+    hardware = declare_device(folder / "rank.yaml", speed=1.0)
+    job = DriftJob(model=model, hardware=hardware, time_scale=options.time_scale)
+    title = "routing that drifts, emulated; tokens of prompts and answers"
+    return [{"of": title, **row} for row in drift(job, folder)]
 
 
-def _config(unlike: Unlike, path: Path, placement: Mapping[str, Any]) -> Config:
-    write_config(path, unlike.pools, unlike.work, placement)
-    config = load_config(path)
-    return resolve(config, read_model_json(config.models[0]), 1)
+def _phases(options: argparse.Namespace, folder: Path) -> Rows:
+    job = emulated_phases(folder, options.time_scale, options.stream_seconds)
+    return compare_phases(job, folder)
 
 
-def _deployment(config: Config) -> Deployment:
-    memory = [pool.memory for pool in config.pools for _ in range(pool.ranks)]
-    return plan_deployment(config, read_model_json(config.models[0]), memory)
+_TABLES: dict[str, Callable[[argparse.Namespace, Path], Rows]] = {
+    "declared": _declared,
+    "measured": _measured,
+    "drift": _drifting,
+    "phases": _phases,
+}
 
 
-def _run(
-    unlike: Unlike, path: Path, placement: Mapping[str, Any], trace: Path | None = None
-) -> _Run:
-    config = _config(unlike, path, placement)
-    job = PoolJob(
-        config=str(path),
-        num_sequences=unlike.work.num_sequences,
-        num_steps=unlike.work.num_steps,
-        quotas=unlike.quotas,
-        load=str(trace or ""),
-    )
-    words = [sys.executable, "-m", "moe_serve.bench.pool_worker", msgspec.json.encode(job).decode()]
-    print(f"running {path.stem} ...", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        mpirun_command(config.num_ranks, words),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=mpirun_environment(),
-        timeout=_RUN_SECONDS,
-    )
-    if done.returncode != 0:
-        raise ConfigError(f"the ranks of {path.stem} ended with exit code {done.returncode}")
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
-    figures = msgspec.convert(answer, list[RankFigures])
-    return _Run(_deployment(config), config, figures)
-
-
-def _print(name: str, rows: Sequence[dict[str, Any]]) -> None:
-    table = Table(title=f"{rows[0]['of']}; means of a step, slowest rank")
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    """Refuses the figures of emulated ranks that could not keep their declared times."""
+    table = Table(title=rows[0]["of"])
     columns = [column for column in rows[0] if column != "of"]
     for column in columns:
-        table.add_column(column.replace(" ms", "\nms"), justify="right")
+        table.add_column(column.replace(" ms", "\nms").replace("_", " "), justify="right")
     for row in rows:
         table.add_row(*(_cell(column, row[column]) for column in columns))
-    console = Console(width=140)
+    console = Console(width=150)
     console.print(table)
     worst = max(row["overruns"] for row in rows)
     if worst > _MOST_OVERRUNS:
@@ -193,4 +108,6 @@ def _print(name: str, rows: Sequence[dict[str, Any]]) -> None:
 def _cell(column: str, value: Any) -> str:
     if column == "overruns":
         return f"{value:.1%}"
+    if isinstance(value, float) and abs(value) >= 1000:
+        return f"{value:,.0f}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

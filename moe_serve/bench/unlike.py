@@ -24,8 +24,8 @@ _CALIBRATE_SECONDS = 12
 _EMULATED_MODEL = {"num_hidden_layers": 4}
 _REAL_MODEL = {
     "hidden_size": 512,
-    "moe_intermediate_size": 1024,
-    "n_routed_experts": 32,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 24,
     "num_hidden_layers": 4,
     "intermediate_size": 512,
     "n_group": 1,
@@ -54,7 +54,7 @@ def emulated(options: argparse.Namespace, folder: Path) -> Iterator[Unlike]:
         BenchPool(
             name=name,
             device="emulated",
-            hardware=_declare(folder / f"{name}.yaml", speed),
+            hardware=declare_device(folder / f"{name}.yaml", speed),
             role="both" if name == "fast" else "experts",
         )
         for name, speed in _SPEEDS.items()
@@ -99,7 +99,7 @@ def under_quotas(options: argparse.Namespace, folder: Path) -> Iterator[Unlike]:
         yield Unlike(f"processor quotas of {shares} cores", pools, work, tuple(map(str, groups)))
 
 
-def _declare(path: Path, speed: float) -> Path:
+def declare_device(path: Path, speed: float) -> Path:
     """Experts cost 2 ns a FLOP and 4 ns a byte at speed 1; all else is fast."""
     curve = ExpertCurve(
         (

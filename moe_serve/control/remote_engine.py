@@ -6,12 +6,10 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-import zmq.asyncio
-
 from moe_serve.control.expert_load import ExpertLoadRecord
 from moe_serve.control.imbalance import ImbalanceWindow
 from moe_serve.control.journal import Entry, Journal
-from moe_serve.control.link import FrontEndLink
+from moe_serve.control.rank_lines import RankLines
 from moe_serve.control.router import Route, Router
 from moe_serve.control.submissions import submissions
 from moe_serve.errors import EngineDeadError, RequestError
@@ -45,8 +43,7 @@ class RemoteEngine:
         router: Router,
         record: ExpertLoadRecord | None = None,
     ) -> None:
-        self._context = zmq.asyncio.Context()
-        self._links = [FrontEndLink(self._context, address, secret) for address in addresses]
+        self._lines = RankLines(addresses, secret, self._take)
         self._router = router
         self._journal = Journal()
         self._queues: dict[str, asyncio.Queue[TokenEvent]] = {}
@@ -55,9 +52,6 @@ class RemoteEngine:
         self._record = record
         self._heard = [asyncio.Event() for _ in addresses]
         self._ended = [asyncio.Event() for _ in addresses]
-        self._tasks: list[asyncio.Task[None]] = []
-        self._sending: set[asyncio.Task[None]] = set()
-        self._wake = 0
         self._refusal = "the server is still starting"
         self.membership = MembershipNews(0, ())
 
@@ -86,15 +80,12 @@ class RemoteEngine:
 
     def change_plan(self, change: PlanChange) -> None:
         """Tell all ranks; each reports when it runs the changed plan, or that it was given up."""
-        command = Command(wake=0, plan_change=change)
-        self._send_all(dict.fromkeys(range(len(self._links)), command))
+        self._lines.send_each(Command(wake=0, plan_change=change))
 
     async def start(self) -> None:
         """Greet every rank and wait until each has answered."""
-        self._tasks = [
-            asyncio.create_task(self._listen(rank, link)) for rank, link in enumerate(self._links)
-        ]
-        self._send_all({})
+        self._lines.listen()
+        self._lines.send_all({})
         await asyncio.gather(*(heard.wait() for heard in self._heard))
         self._refusal = ""
 
@@ -105,7 +96,7 @@ class RemoteEngine:
         for request in placed:
             self._journal.open(request, route.rank)
             self._queues[request.request_id] = queue
-        self._send_all(submissions(placed, route))
+        self._lines.send_all(submissions(placed, route))
         unfinished = {request.request_id for request in requests}
         try:
             while unfinished:
@@ -119,20 +110,17 @@ class RemoteEngine:
                 self._end(request_id)
 
     async def guard(self) -> None:
-        """Wait as long as every rank is listened to; the lines of lost ones are silent.
+        """Wait as long as every rank is listened to.
 
         Raises:
             EngineDeadError: a rank's line has ended.
         """
-        ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()
-        raise EngineDeadError("the line to a rank has ended")
+        await self._lines.guard()
 
     def abort(self, request_id: str) -> None:
         entry = self._journal.get(request_id)
         if entry is not None:
-            self._send(entry.rank, Command(wake=self._wake, abort=(request_id,)))
+            self._lines.send(entry.rank, Command(wake=0, abort=(request_id,)))
 
     def drain(self) -> None:
         """Refuse new requests; those that are live go on."""
@@ -146,8 +134,8 @@ class RemoteEngine:
 
     async def stop_ranks(self) -> None:
         """Tell every rank to leave its serving loop."""
-        self._send_all(dict.fromkeys(range(len(self._links)), Command(wake=0, stop=True)))
-        await asyncio.gather(*self._sending)
+        self._lines.send_each(Command(wake=0, stop=True))
+        await self._lines.flush()
         # With its last report comes the load that a rank has not told of yet.
         left = [ended for rank, ended in enumerate(self._ended) if rank not in self.lost]
         with suppress(TimeoutError):
@@ -156,11 +144,7 @@ class RemoteEngine:
             )
 
     def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for link in self._links:
-            link.close()
-        self._context.term()
+        self._lines.close()
 
     def _fail(self, request_id: str, reason: str) -> None:
         self._deliver(
@@ -173,25 +157,6 @@ class RemoteEngine:
         if self._refusal:
             raise EngineDeadError(self._refusal)
         return self._router.pick(requests[0].prompt_ids, len(requests))
-
-    def _send_all(self, commands: dict[int, Command]) -> None:
-        """Wake every rank with the next wake number, each with its own command if it has one."""
-        self._wake += 1
-        empty = Command(wake=0)
-        for rank in range(len(self._links)):
-            command = commands.get(rank, empty)
-            self._send(rank, replace(command, wake=self._wake))
-
-    def _send(self, rank: int, command: Command) -> None:
-        if rank in self.membership.lost:
-            return
-        task = asyncio.ensure_future(self._links[rank].send(command))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-
-    async def _listen(self, rank: int, link: FrontEndLink) -> None:
-        while True:
-            self._take(rank, await link.receive())
 
     def _take(self, rank: int, report: Report) -> None:
         # A rank that was cut off may speak again: by now others run its requests.
@@ -209,14 +174,14 @@ class RemoteEngine:
             self._imbalance.add(self._stats)
         for event in report.events:
             self._deliver(event)
-        if report.asleep_since is not None and report.asleep_since >= self._wake:
-            self._send_all({})
+        if report.asleep_since is not None and report.asleep_since >= self._lines.wake:
+            self._lines.send_all({})
 
     def _lose(self, news: MembershipNews) -> None:
         """Ranks are lost: what they ran goes on elsewhere, from the tokens that came back."""
         if news.epoch == self.membership.epoch:
             return
-        self.membership = news
+        self.membership, self._lines.lost = news, news.lost
         for rank in news.lost:
             # There is nothing to wait for.
             self._heard[rank].set()
@@ -238,7 +203,7 @@ class RemoteEngine:
             self._fail(rest.request_id, f"a rank was lost, and no other has room: {error}")
             return
         logger.info("request %s goes on on rank %d", rest.request_id, entry.rank)
-        self._send_all({entry.rank: Command(wake=0, submit=(rest,))})
+        self._lines.send_all({entry.rank: Command(wake=0, submit=(rest,))})
 
     def _deliver(self, event: TokenEvent) -> None:
         entry = self._journal.record(event)
@@ -261,6 +226,6 @@ class RemoteEngine:
         rank, request = entry.prefill_rank, entry.request
         if rank is not None:
             # It may not even have begun, where the other rank did not wait for it.
-            self._send(rank, Command(wake=self._wake, abort=(request.request_id,)))
+            self._lines.send(rank, Command(wake=0, abort=(request.request_id,)))
             self._router.finish_prefill(rank, len(request.prompt_ids))
             entry.prefill_rank = None

@@ -17,10 +17,11 @@ PARTED = {
 
 
 @pytest.mark.parametrize(
-    ("collective", "sections", "seconds"), [("mpi", PARTED, 0.0), ("gloo", {}, 0.3)]
+    ("collective", "shards", "sections", "seconds"),
+    [("mpi", 2, PARTED, 0.0), ("gloo", 1, {}, 0.3)],
 )
 def test_two_pools_are_lost(
-    worlds: Worlds, collective: str, sections: dict[str, Any], seconds: float
+    worlds: Worlds, collective: str, shards: int, sections: dict[str, Any], seconds: float
 ) -> None:
     url, (_, far, farther) = worlds.start(
         [
@@ -28,7 +29,8 @@ def test_two_pools_are_lost(
             ("far", 1, "experts", [range_of(5, 9)]),
             ("farther", 1, "experts", [range_of(8, 12)]),
         ],
-        fields={"collective": collective},
+        collective=collective,
+        shards=shards,
         **sections,
     )
     expected = tokens(url)

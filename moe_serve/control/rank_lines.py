@@ -1,0 +1,83 @@
+"""The front end's lines to all ranks: commands go out under a wake number, reports come in."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+import zmq.asyncio
+
+from moe_serve.control.link import FrontEndLink
+from moe_serve.errors import EngineDeadError
+from moe_serve.types import Command, Report
+
+
+class RankLines:
+    """
+    Args:
+        addresses: of the ranks' links, by plan rank.
+        take: is given each report, and the rank that it comes from.
+
+    Attributes:
+        wake: the newest wake number.
+        lost: ranks that nothing is sent to.
+    """
+
+    def __init__(
+        self, addresses: Sequence[str], secret: bytes, take: Callable[[int, Report], None]
+    ) -> None:
+        self.wake = 0
+        self.lost: Collection[int] = ()
+        self._context = zmq.asyncio.Context()
+        self._links = [FrontEndLink(self._context, address, secret) for address in addresses]
+        self._take = take
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def listen(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._listen(rank, link)) for rank, link in enumerate(self._links)
+        ]
+
+    async def guard(self) -> None:
+        """Wait as long as every rank is listened to; the lines of lost ones are silent.
+
+        Raises:
+            EngineDeadError: a rank's line has ended.
+        """
+        ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+        raise EngineDeadError("the line to a rank has ended")
+
+    def send_all(self, commands: Mapping[int, Command]) -> None:
+        """Wake every rank with the next wake number, each with its own command if it has one."""
+        self.wake += 1
+        empty = Command(wake=0)
+        for rank in range(len(self._links)):
+            self.send(rank, commands.get(rank, empty))
+
+    def send_each(self, command: Command) -> None:
+        """The same command to all."""
+        self.send_all(dict.fromkeys(range(len(self._links)), command))
+
+    def send(self, rank: int, command: Command) -> None:
+        if rank in self.lost:
+            return
+        command = replace(command, wake=self.wake)
+        task = asyncio.ensure_future(self._links[rank].send(command))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def flush(self) -> None:
+        await asyncio.gather(*self._sending)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for link in self._links:
+            link.close()
+        self._context.term()
+
+    async def _listen(self, rank: int, link: FrontEndLink) -> None:
+        while True:
+            self._take(rank, await link.receive())

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=24, help="timed ones")
     parser.add_argument("--time-scale", type=float, default=8.0, help="of declared times")
     parser.add_argument("--quotas", type=float, nargs=3, default=[0.9, 0.45, 0.25])
-    parser.add_argument("--stream-seconds", type=float, default=60.0, help="in which requests come")
+    parser.add_argument("--stream-seconds", type=float, default=8.0, help="of declared time")
     parser.add_argument("--json", type=Path, help="write the figures here")
 
 

@@ -64,7 +64,7 @@ def test_a_slower_maker_takes_what_is_there(
 ) -> None:
     winner = tmp_path / "demo-1"
 
-    def write_after_another(directory: Path) -> None:
+    def write_after_another(directory: Path, config: object) -> None:
         for place in (winner, directory):
             place.mkdir()
             (place / "config.json").write_text(place.name)

@@ -10,6 +10,7 @@ import pytest
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = {
     "demo.yaml": "demo",
+    "mixed_six.yaml": "demo",
     "deepseek_v3.yaml": "builtin:deepseek_v3",
     "mixtral.yaml": "builtin:mixtral_8x7b",
     "qwen3_moe.yaml": "builtin:qwen3_30b_a3b",

@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import pytest
 from fault_runs import Run, open_streams
+from quick import quick_among
 
 LONG = 3000
 VICTIMS: dict[str, Callable[[Run], psutil.Process]] = {
@@ -16,9 +17,7 @@ VICTIMS: dict[str, Callable[[Run], psutil.Process]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "victim", ["rank 0", "rank 1", pytest.param("mpirun", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("victim", quick_among(["rank 0", "rank 1", "mpirun"], ["rank 1"]))
 def test_streams_get_an_error_event_and_the_job_ends(
     start: Callable[..., Run], two_ranks: dict[str, Any], victim: str
 ) -> None:

@@ -1,6 +1,7 @@
 """Pools that a link parts, pools of experts alone, and shared attention: the same tokens."""
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from expert_plans import write_random_plan
 from moe_placement.plan import PoolPlan
+from quick import QUICK_FAMILIES, quick_among
 from rank_jobs import Ranks, follow, greedy, job, prompts_of
 
 NEW_TOKENS = 24
@@ -76,8 +78,13 @@ def run(
     return answer
 
 
-@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe"])
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize(
+    ("topology", "family"),
+    quick_among(
+        product(TOPOLOGIES, QUICK_FAMILIES),
+        [*((name, "deepseek_v3") for name in TOPOLOGIES), ("all together", "qwen3_moe")],
+    ),
+)
 def test_the_tokens_are_the_references(
     topology: str,
     family: str,

@@ -103,7 +103,7 @@ def _message(
         rank_weights=rank_weights(config, rank.deployment, rank.homes),
         prefill_ranks=rank.prefill_ranks,
         max_local_prefill=config.scheduler.max_local_prefill,
-        page_size=config.cache.page_size,
+        block_size=config.cache.page_size if config.cache.prefix else 0,
         max_live=config.scheduler.max_live,
         api_keys=config.server.api_keys,
         deployment=ServedDeployment(

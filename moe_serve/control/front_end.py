@@ -26,6 +26,7 @@ class FrontEndStart:
         addresses: of the ranks' links, by plan rank.
         rank_weights: share of the requests of each rank.
         prefill_ranks, max_local_prefill: see Router.
+        block_size: tokens of a cached prefix come in blocks of so many; 0 where none are kept.
         max_live: requests that one rank may hold.
         deployment: what runs, for `/v1/plan` and for rebalancing.
     """
@@ -37,7 +38,7 @@ class FrontEndStart:
     rank_weights: tuple[float, ...]
     prefill_ranks: tuple[int, ...]
     max_local_prefill: int
-    page_size: int
+    block_size: int
     max_live: int
     api_keys: str
     deployment: ServedDeployment

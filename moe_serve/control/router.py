@@ -27,7 +27,7 @@ class Router:
 
     Args:
         weights: each rank's share of the requests; 0 takes none.
-        block_size: tokens in a cache page.
+        block_size: tokens in a cache page; 0 where ranks keep no prefixes.
         max_live: sequences that one rank may hold, running and waiting.
         prefill_ranks: those that compute prompts for the others.
         max_local_prefill: tokens of a prompt, beyond those cached, up to which it is not worth
@@ -139,7 +139,10 @@ class Router:
         return next(missing, len(blocks)) * self._block_size
 
     def _block_hashes(self, prompt_ids: Sequence[int]) -> list[int]:
-        hashes, previous = [], 0
+        hashes: list[int] = []
+        previous = 0
+        if not self._block_size:
+            return hashes
         for end in range(self._block_size, len(prompt_ids) + 1, self._block_size):
             previous = hash((previous, tuple(prompt_ids[end - self._block_size : end])))
             hashes.append(previous)

@@ -57,7 +57,7 @@ async def _serve(listener: socket.socket) -> int:
     start = msgspec.json.decode(line, type=FrontEndStart)
     router = Router(
         start.rank_weights,
-        start.page_size,
+        start.block_size,
         start.max_live,
         start.prefill_ranks,
         start.max_local_prefill,

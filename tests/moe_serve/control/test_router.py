@@ -126,3 +126,10 @@ def test_imbalance_is_that_of_the_last_reports() -> None:
     for total in range(1, 20):
         window.add([RankStats(plan_rank=rank, num_expert_rows=300 + total) for rank in range(2)])
     assert window.value < 1.01
+
+
+def test_where_no_prefix_is_kept_a_prompt_is_new_each_time() -> None:
+    for block_size, second in ((4, None), (0, 1)):
+        router = Router([1.0, 0.0], block_size, 100, prefill_ranks=(1,), max_local_prefill=8)
+        assert router.pick([3] * 40, 1) == Route(0, 1)
+        assert router.pick([3] * 40, 1) == Route(0, second)

@@ -4,18 +4,16 @@ What this version cannot serve yet is priced like the rest, and said.
 """
 
 import sys
-from typing import Any
 
 from moe_serve.check_report import CheckReport, print_report
 from moe_serve.config.resolve import choices, resolve
-from moe_serve.config.tree import Config, ModelConfig, PoolConfig
+from moe_serve.config.tree import Config, PoolConfig
 from moe_serve.config.unserved import unserved
-from moe_serve.config.validate import DEMO
+from moe_serve.control.hardware import declared_memory
 from moe_serve.control.host import gpu_memory, host_memory, memory_share, threads_per_rank
-from moe_serve.control.model_json import read_model_json
 from moe_serve.control.phases import plan_phases
 from moe_serve.control.world import LaunchedWorld
-from moe_serve.demo_config import demo_config
+from moe_serve.early_checks import published_json
 from moe_serve.errors import ConfigError
 
 
@@ -29,12 +27,14 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
     if world.rank > 0:
         return 0
     num_local_ranks = world.local_size if world.is_launched else config.num_ranks
-    model_json = _model_json(config.models[0])
+    model_json = published_json(config.models[0])
     resolved = resolve(config, model_json, threads_per_rank(num_local_ranks))
     device_bytes = [
         count
-        for index, pool in enumerate(config.pools)
-        for count in [_device_bytes(index, pool, num_local_ranks)] * pool.ranks
+        for index, (pool, declared) in enumerate(
+            zip(config.pools, declared_memory(config), strict=True)
+        )
+        for count in [declared or _device_bytes(index, pool, num_local_ranks)] * pool.ranks
     ]
     resolved, deployment = plan_phases(resolved, model_json, device_bytes)
     later = (*unserved(resolved), *deployment.unserved)
@@ -48,15 +48,8 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
     return 0
 
 
-def _model_json(model: ModelConfig) -> dict[str, Any]:
-    """The demo's is known before its files are made, which needs torch."""
-    return demo_config() if model.path == DEMO else read_model_json(model)
-
-
 def _device_bytes(index: int, pool: PoolConfig, num_local_ranks: int) -> int:
-    """What one rank of the pool may use: as declared, else of this host's devices."""
-    if pool.memory:
-        return pool.memory
+    """What one rank of the pool may use of this host's devices."""
     found: int | None = None
     if pool.device == "cpu":
         found = host_memory()

@@ -24,7 +24,7 @@ from moe_serve.control.world import (
     launched_world,
     roll_call,
 )
-from moe_serve.early_checks import check_front_end, check_models
+from moe_serve.early_checks import check_front_end, check_memory, check_models, check_plan
 from moe_serve.errors import AgreedError, ConfigError, EngineDeadError, MoeServeError
 from moe_serve.huge_pages import ask_for_huge_pages
 
@@ -86,6 +86,7 @@ def _serve(options: argparse.Namespace, world: LaunchedWorld) -> int:
         tell_other_mpiruns(config, options.pools, ranks, str(error))
         raise
     launch = join(config, launch, ranks)
+    together(ranks, lambda: check_plan(config), numbers)
     logging.basicConfig(
         level=logging.INFO if launch.rank == 0 else logging.WARNING,
         format=f"%(asctime)s rank {launch.rank} %(levelname)s %(name)s: %(message)s",
@@ -100,6 +101,7 @@ def _serve(options: argparse.Namespace, world: LaunchedWorld) -> int:
 def _prepare(config: Config, launch: LaunchedWorld) -> socket.socket | None:
     """What needs no torch; on plan rank 0 the HTTP socket."""
     check_models(config)
+    check_memory(config, launch.rank)
     if launch.rank > 0:
         return None
     check_front_end(config)

@@ -1,10 +1,18 @@
-"""Files that a server needs besides its config, looked at before anything heavy is loaded."""
+"""What a server needs besides its config, looked at before anything heavy is loaded."""
 
 from pathlib import Path
+from typing import Any
 
-from moe_serve.config.tree import Config
+from moe_serve.config.resolve import resolve
+from moe_serve.config.tree import Config, ModelConfig
 from moe_serve.config.validate import DEMO
+from moe_serve.control.host import host_memory
 from moe_serve.control.model_json import read_model_json, require_weights
+from moe_serve.demo_config import demo_config
+from moe_serve.errors import ConfigError
+
+# More than any device has: what is not known yet keeps nothing from fitting.
+_UNKNOWN_BYTES = 1 << 50
 
 
 def check_models(config: Config) -> None:
@@ -15,8 +23,57 @@ def check_models(config: Config) -> None:
     """
     require_weights(config)
     for model in config.models:
-        if model.path != DEMO:
-            read_model_json(model)
+        published_json(model)
+
+
+def published_json(model: ModelConfig) -> dict[str, Any]:
+    """The model's config.json; the demo's is known before its files are made."""
+    return demo_config() if model.path == DEMO else read_model_json(model)
+
+
+def check_memory(config: Config, rank: int) -> None:
+    """Refuse, on a plan rank's host, a pool that declares more memory than that has.
+
+    Raises:
+        ConfigError: both figures.
+    """
+    pool, found = config.pool_of(rank), host_memory()
+    index = config.pools.index(pool)
+    declared = pool.memory
+    if pool.device == "emulated" and not declared:
+        from moe_serve.control.hardware import declared_memory
+
+        declared = declared_memory(config)[index]
+    if pool.device in ("cpu", "emulated") and declared > found:
+        raise ConfigError(
+            f"pools[{index}].memory: {declared / 2**30:.1f} GiB for each rank, and this host has "
+            f"{found / 2**30:.1f} GiB; set it lower"
+        )
+
+
+def check_plan(config: Config) -> None:
+    """Refuse what cannot be planned, or does not fit in memory that is declared; all ranks of all
+    mpiruns find the same.
+
+    Roles that are to be chosen are left to bring-up, which has time for it.
+
+    Raises:
+        MoeServeError: as `plan_deployment` has them; or what does not fit.
+    """
+    from moe_serve.control.deployment import plan_deployment
+    from moe_serve.control.hardware import declared_memory
+
+    model_json = published_json(config.models[0])
+    resolved = resolve(config, model_json, 1)
+    memory = [
+        declared or _UNKNOWN_BYTES
+        for pool, declared in zip(config.pools, declared_memory(config), strict=True)
+        for _ in range(pool.ranks)
+    ]
+    if all(pool.role != "auto" for pool in config.pools):
+        deployment = plan_deployment(resolved, model_json, memory)
+        deployment.require_served()
+        deployment.require_fit()
 
 
 def check_front_end(config: Config) -> None:

@@ -25,8 +25,8 @@ Rows = list[dict[str, Any]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tables", nargs="+", default=list(_TABLES), metavar="NAME")
-    parser.add_argument("--tokens", type=int, default=192, help="of one step")
-    parser.add_argument("--steps", type=int, default=24, help="timed ones")
+    parser.add_argument("--tokens", type=int, default=512, help="of one step")
+    parser.add_argument("--steps", type=int, default=16, help="timed ones")
     parser.add_argument("--time-scale", type=float, default=8.0, help="of declared times")
     parser.add_argument("--quotas", type=float, nargs=3, default=[0.9, 0.45, 0.25])
     parser.add_argument("--stream-seconds", type=float, default=8.0, help="of declared time")

@@ -1,5 +1,6 @@
 """What single values cannot say: names and settings that must agree, served or only checked."""
 
+import re
 from collections import Counter
 
 from moe_serve.config.tree import Config, PlacementConfig, PoolConfig
@@ -16,6 +17,8 @@ COLLECTIVES = {
 DTYPES = ("float32", "bfloat16", "float16")
 BUILTIN = "builtin:"
 DEMO = "demo"
+# Other characters are between names: in --pools, in logs and in the labels of metrics.
+_POOL_NAME = re.compile(r"[\w.-]+")
 
 
 def validate(config: Config) -> None:
@@ -51,6 +54,12 @@ def _check_pool_names(config: Config) -> None:
     for name, times in Counter(pool.name for pool in config.pools).items():
         if times > 1:
             raise ConfigError(f'pools: {times} pools are named "{name}"; give each its own name')
+    for index, pool in enumerate(config.pools):
+        if not _POOL_NAME.fullmatch(pool.name):
+            raise ConfigError(
+                f"pools[{index}].name: expected letters, digits, dots, - and _ alone, "
+                f"got {pool.name!r}; rename the pool"
+            )
 
 
 def _check_collective(where: str, pool: PoolConfig) -> None:

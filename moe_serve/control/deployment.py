@@ -1,30 +1,27 @@
 """Config and model to what will run: spec, plan, and what each rank's memory must hold."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, cast
 
 from moe_placement.hardware.device import DeviceSpec
-from moe_placement.memory.rank_memory import RankMemory, check_model, rank_memory
+from moe_placement.memory.rank_memory import RankMemory, rank_memory
 from moe_placement.memory.report import fit_problems
 from moe_placement.model.architectures import UnsupportedModelError
 from moe_placement.model.fields import SpecError
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import Plan, PlanError, PoolPlan, Role
-from moe_placement.plan_file import load
 
 from moe_serve.config.tree import Config
 from moe_serve.config.unserved import unserved_architecture
 from moe_serve.control.automatic_plan import ChosenPlan, MemoriesOf, automatic_plan
 from moe_serve.control.groups import check_groups
 from moe_serve.control.hardware import pool_hardware
+from moe_serve.control.plan_of_file import plan_of_file
+from moe_serve.control.pool_checks import check_pools
 from moe_serve.control.together import Gathering
 from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
-
-logger = logging.getLogger(__name__)
 
 ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -94,12 +91,15 @@ def plan_deployment(
             host's memory each have their share.
 
     Raises:
-        UnsupportedError: an architecture that this version does not know.
+        UnsupportedError: an architecture that this version does not know, or heads that ranks
+            cannot share.
         CheckpointError: a config.json whose numbers cannot describe a model.
-        ConfigError: hardware that is not known, or pools of one EP group without a link.
+        ConfigError: hardware that is not known, roles that make no sense, or pools of one EP
+            group without a link.
         PlacementError: a plan file that is not of this model or these pools.
     """
     spec = read_spec(model_json)
+    check_pools(config, spec)
     hardware = pool_hardware(config)
 
     def memories_of(plan: Plan) -> tuple[RankMemory, ...]:
@@ -174,30 +174,7 @@ def _plan(
     if config.placement.plan == "auto":
         activation_bytes = ACTIVATION_BYTES[config.models[0].dtype]
         return automatic_plan(config, spec, pools, hardware, memories_of, activation_bytes)
-    return ChosenPlan(_plan_of_file(config, spec, pools))
-
-
-def _plan_of_file(config: Config, spec: ModelSpec, pools: Sequence[PoolPlan]) -> Plan:
-    plan = load(Path(config.placement.plan))
-    check_model(plan, spec)
-    if plan.model != config.models[0].name:
-        logger.warning(
-            "placement.plan: %s was made for the model %s, and runs %s now",
-            config.placement.plan,
-            plan.model,
-            config.models[0].name,
-        )
-    for planned, wanted in zip(plan.pools, pools, strict=False):
-        # Which EP group a rank is in, the plan alone says.
-        if replace(planned, ep_group=0, num_ep_groups=1) != replace(wanted, ep_group=0):
-            raise PlanError(
-                f"{config.placement.plan} has {planned}, the config has {wanted}; make them agree"
-            )
-    if len(plan.pools) != len(pools):
-        raise PlanError(
-            f"{config.placement.plan} has {len(plan.pools)} pools, the config has {len(pools)}"
-        )
-    return plan
+    return ChosenPlan(plan_of_file(config, spec, pools))
 
 
 def memory_of(

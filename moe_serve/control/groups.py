@@ -90,7 +90,16 @@ def like_pools(config: Config, plan: Plan, group: int) -> list[list[PoolPlan]]:
 
 
 def _are_like(config: Config, one: PoolPlan, other: PoolPlan) -> bool:
-    return one.device == other.device and not find_links(config.links, one.name, other.name)
+    linked = find_links(config.links, one.name, other.name)
+    return _kind(config, one) == _kind(config, other) and not linked
+
+
+def _kind(config: Config, pool: PoolPlan) -> str:
+    """What a pool's devices are; an emulated one's are what they emulate."""
+    if pool.device != "emulated":
+        return pool.device
+    hardware = next(each.hardware for each in config.pools if each.name == pool.name)
+    return f"{pool.device} {hardware}"
 
 
 def links_between(links: Sequence[LinkConfig], one: str, other: str) -> list[LinkConfig]:
@@ -113,11 +122,11 @@ def check_groups(config: Config, plan: Plan) -> None:
     for group in plan.ep_groups():
         pools = [pool for pool in plan.pools if pool.is_in(group)]
         for one, other in combinations(pools, 2):
-            linked = find_links(config.links, one.name, other.name)
-            if one.device != other.device and not linked:
+            kinds = _kind(config, one), _kind(config, other)
+            if kinds[0] != kinds[1] and not find_links(config.links, one.name, other.name):
                 raise ConfigError(
-                    f'links: pools "{one.name}" ({one.device}) and "{other.name}" '
-                    f"({other.device}) are in one expert-parallel group and no link joins them; "
+                    f'links: pools "{one.name}" ({kinds[0]}) and "{other.name}" '
+                    f"({kinds[1]}) are in one expert-parallel group and no link joins them; "
                     f"declare it, e.g. links: [{{between: [{one.name}, {other.name}], "
                     f"bandwidth: 25GB/s, latency: 5us}}]"
                 )

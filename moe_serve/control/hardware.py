@@ -23,6 +23,20 @@ def pool_hardware(config: Config) -> Mapping[str, DeviceSpec]:
     }
 
 
+def declared_memory(config: Config) -> list[int]:
+    """Bytes that a rank of each pool may use, as the config has it, be it by what the pool
+    emulates; 0 where the device is to be asked.
+
+    Raises:
+        ConfigError: hardware as `pool_hardware` has it.
+    """
+    hardware = pool_hardware(config)
+    return [
+        pool.memory or (hardware[pool.name].memory_bytes if pool.device == "emulated" else 0)
+        for pool in config.pools
+    ]
+
+
 def _find(where: str, name: str) -> DeviceSpec:
     try:
         return find_device(name)

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from moe_serve.config.heads import check_heads
 from moe_serve.errors import UnsupportedError
 from moe_serve.layers.attention import GroupedAttention, HeadNorm
 from moe_serve.layers.context import GroupedCacheSpec
 from moe_serve.layers.norm import RmsNormLayer
-from moe_serve.models.heads import check_heads
 from moe_serve.models.settings import Settings
 from moe_serve.weights.loader import WeightLoader
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from moe_serve.config.heads import check_heads
 from moe_serve.errors import UnsupportedError
 from moe_serve.layers.context import LatentCacheSpec
 from moe_serve.layers.latent_attention import HeadLinearLayer, LatentAttention, QueryExpansion
 from moe_serve.layers.linear import LinearLayer
 from moe_serve.layers.norm import RmsNormLayer
 from moe_serve.layers.rotary_frequencies import RotaryShape, yarn_softmax_factor
-from moe_serve.models.heads import check_heads
 from moe_serve.models.settings import Settings
 from moe_serve.weights.loader import WeightLoader
 

@@ -55,6 +55,18 @@ class Patience:
         while not select.select([connection], [], [], self.turn())[0]:
             pass
 
+    def readable_within(self, connection: socket.socket, seconds: float) -> bool:
+        """Whether there is something to read, or to accept, within so many seconds.
+
+        Raises:
+            GivenUpError: no patience is left.
+        """
+        end = time.monotonic() + seconds
+        while not select.select([connection], [], [], self.turn())[0]:
+            if time.monotonic() > end:
+                return False
+        return True
+
     def writable(self, connection: socket.socket) -> None:
         """Return once something can be sent, or a connection is made or refused.
 

@@ -14,6 +14,10 @@ from moe_comm.transport.tcp_handshake import greet_guest, greet_host, receive_ex
 # Who calls, and for which group; after the handshake.
 _CALL = struct.Struct("!I16s")
 _HANDSHAKE_SECONDS = 5.0
+# Ever more seldom, for each look waits at the other end until that takes calls.
+_FIRST_LOOK_SECONDS = 1.0
+_LONGEST_LOOK_SECONDS = 16.0
+_LOOK_SECONDS = 1.0
 
 
 class TcpMesh:
@@ -86,13 +90,33 @@ class TcpMesh:
         return connection
 
     def _await_call(self, rank: int, group: bytes, patience: Patience) -> socket.socket:
+        seconds = _FIRST_LOOK_SECONDS
         while (rank, group) not in self._early:
             try:
-                patience.readable(self._listener)
+                called = patience.readable_within(self._listener, seconds)
             except GivenUpError as error:
                 raise PeerLostError(f"plan rank {rank} did not call: {error}") from error
-            self._take_call()
+            if called:
+                self._take_call()
+            else:
+                self._look_for(rank)
+                seconds = min(2 * seconds, _LONGEST_LOOK_SECONDS)
         return self._early.pop((rank, group))
+
+    def _look_for(self, rank: int) -> None:
+        """A rank listens from before it joins until it ends; it takes this call for a stranger's.
+
+        Raises:
+            PeerLostError: it does not listen any more.
+        """
+        address = self._joined.membership.members[rank].address
+        try:
+            connect(*split_address(address), Patience(_LOOK_SECONDS, lambda: False)).close()
+        except ConnectionRefusedError as error:
+            raise PeerLostError(f"plan rank {rank} at {address} has ended; see its log") from error
+        except OSError:
+            # There is no way to its host just now: it may have one before the deadline.
+            return
 
     def _take_call(self) -> None:
         connection, _ = self._listener.accept()

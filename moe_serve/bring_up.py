@@ -27,7 +27,8 @@ class Meeting:
     follow one another in these processes share them, until `close`.
 
     Attributes:
-        exchange: of all ranks that are not lost, for bring-up alone; waits long.
+        exchange: of all ranks that are not lost, for bring-up alone; waits long. Ranks that come
+            back have one of their own mpirun until they meet the others.
     """
 
     def __init__(self, launch: LaunchedWorld, world: World, exchange: Exchange) -> None:
@@ -37,16 +38,26 @@ class Meeting:
         self._of_hosts: dict[Partition, Exchange] = {}
         self._of_devices: dict[tuple[Partition, str], Exchange] = {}
 
-    def follow_peers(self) -> None:
-        """From now on a rank that ends or falls silent is lost; called by all ranks together."""
-        self._world.follow_peers(self.exchange)
+    @property
+    def comes_back(self) -> bool:
+        """These ranks were lost, and the others serve; they have not met yet."""
+        return self.launch.joined is not None and self.launch.joined.comeback is not None
+
+    def follow_peers(self, welcome: bytes = b"") -> None:
+        """From now on a rank that ends or falls silent is lost; called by all ranks together.
+
+        Args:
+            welcome: what ranks are told that come back later on.
+        """
+        self._world.follow_peers(self.exchange, welcome)
 
     def check_peers(self) -> None:
-        """For times in which nothing is exchanged; PeerLostError where a rank was lost."""
+        """For times in which nothing is exchanged; PeerLostError where a rank was lost, or is there
+        again."""
         self._world.check_peers()
 
     def leave_lost_behind(self) -> Record:
-        """After a PeerLostError: meet those that are left, and give up all exchanges.
+        """After a PeerLostError: meet those that are there, and give up all exchanges.
 
         Raises:
             PeerLostError: there is no going on, or another rank was lost meanwhile.
@@ -61,9 +72,9 @@ class Meeting:
         return record
 
     @property
-    def has_lost_more(self) -> bool:
-        """A rank was lost since the ranks last met, and those that are left can go on."""
-        return self._world.has_lost_more
+    def has_changed(self) -> bool:
+        """A rank was lost or came back since the ranks last met, and those there can go on."""
+        return self._world.has_changed
 
     def open_exchange(self, partition: Partition) -> Exchange:
         """The exchange between the hosts of this rank's part."""
@@ -110,5 +121,7 @@ def meet(config: Config, launch: LaunchedWorld) -> Meeting:
     if launch.joined is None:
         launch = join(config, launch, roll_call(launch))
     world = open_world(launch.in_mpirun, launch.joined)
-    exchange = world.open_exchange(range(world.size), _BRING_UP_SECONDS, _never)
+    comes_back = launch.joined is not None and launch.joined.comeback is not None
+    members = launch.joined.mpirun_ranks if launch.joined and comes_back else range(world.size)
+    exchange = world.open_exchange(members, _BRING_UP_SECONDS, _never)
     return Meeting(launch, world, exchange)

@@ -1,7 +1,7 @@
 """Builds one rank, config in and engine out: the place where hardware and placement meet."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -30,7 +30,8 @@ from moe_serve.control.phases import plan_phases
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.demo import demo_checkpoint
-from moe_serve.exchanges import open_exchanges
+from moe_serve.errors import PlacementError
+from moe_serve.exchanges import exchanges_alone, open_exchanges
 from moe_serve.load_rank import LoadedRank, RankParts, load_rank
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.rank_kv import RankKv
@@ -64,8 +65,11 @@ class Rank:
     loaded: LoadedRank
 
 
-def build_rank(config: Config, meeting: Meeting) -> Rank:
+def build_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None = None) -> Rank:
     """Everything between a parsed config and an engine that can step; every rank calls it.
+
+    Args:
+        memories: bytes by plan rank, where these ranks come back to others that planned with them.
 
     Raises:
         BringUpError: what keeps any rank from it; the same on every rank.
@@ -75,10 +79,11 @@ def build_rank(config: Config, meeting: Meeting) -> Rank:
     device = together(exchange, lambda: _open(config, pool, launch))
     config, model_json = together(exchange, lambda: _with_model(config))
     share = memory_share(device.memory().total, pool.device, launch.local_size)
-    memory = exchange.allgather_bytes(b"%d" % (pool.memory or share))
-    config, deployment = together(
-        exchange, partial(plan_phases, config, model_json, [int(share) for share in memory])
-    )
+    memory = pool.memory or share
+    if memories is None:
+        memories = [int(each) for each in exchange.allgather_bytes(b"%d" % memory)]
+    together(exchange, partial(_require_memory, launch.rank, memory, memories[launch.rank]))
+    config, deployment = together(exchange, partial(plan_phases, config, model_json, memories))
     require_one_plan(exchange, deployment.plan)
     together(exchange, deployment.require_served)
     together(exchange, deployment.require_fit)
@@ -86,12 +91,14 @@ def build_rank(config: Config, meeting: Meeting) -> Rank:
         logger.info("placement.plan: %s", reason)
     groups = RankGroups.of(config, deployment.plan)
     collective = config.pool_of(launch.rank).collective
-    exchanges = together(
-        exchange, lambda: open_exchanges(groups, meeting, collective, device.torch_device)
-    )
+    exchanges = exchanges_alone()
+    if not meeting.comes_back:
+        exchanges = together(
+            exchange, lambda: open_exchanges(groups, meeting, collective, device.torch_device)
+        )
     parts = RankParts(config, deployment, launch.rank, device, groups, exchanges)
     loaded = together(exchange, lambda: load_rank(parts))
-    if config.accuracy.max_kl:
+    if config.accuracy.max_kl and not meeting.comes_back:
         _check_accuracy(parts, loaded, exchange)
     return Rank(
         config,
@@ -134,6 +141,14 @@ def _check_accuracy(parts: RankParts, loaded: LoadedRank, exchange: Exchange) ->
             "accuracy: %.3g nats per token from the float32 reference, %.3g at most",
             found.mean,
             found.largest,
+        )
+
+
+def _require_memory(rank: int, memory: int, planned: int) -> None:
+    if memory < planned:
+        raise PlacementError(
+            f"plan rank {rank} may use {memory} bytes of its device, and had {planned} before it "
+            "was lost; free as much, or start all mpiruns again"
         )
 
 

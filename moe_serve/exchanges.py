@@ -15,6 +15,7 @@ from moe_comm.local import LocalDispatcher
 from moe_comm.routing import RoutingTable
 from moe_comm.shard import Shard
 from moe_comm.transport.exchange import Exchange
+from moe_comm.transport.local import LocalExchange
 from moe_comm.transport.paced import over_links
 from moe_comm.wire import Wire
 from moe_devices.pacer import Pacer
@@ -54,6 +55,12 @@ def open_exchanges(
     )
 
 
+def exchanges_alone() -> RankExchanges:
+    """Of a rank that has not met the others yet."""
+    alone = LocalExchange()
+    return RankExchanges(steps=alone, native=alone, attention=alone)
+
+
 def make_dispatcher(
     config: Config,
     plan: Plan,
@@ -68,6 +75,9 @@ def make_dispatcher(
         pacer: what tokens that leave the pool wait for.
     """
     ranks = part_of(groups.steps, rank)
+    if exchanges.steps.size < len(ranks):
+        # Nothing can be sent before it has met the others.
+        return LocalDispatcher({})
     tables = routing_tables(plan, ranks)
     if exchanges.steps.size == 1:
         return LocalDispatcher(tables)

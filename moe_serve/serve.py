@@ -23,6 +23,7 @@ from moe_serve.errors import EngineDeadError
 from moe_serve.kv_join import join_kv
 from moe_serve.step.worker import Worker
 from moe_serve.survive.regroup import Survivor
+from moe_serve.survive.welcome import read_welcome, welcome_of
 
 _SECRET_BYTES = 32
 
@@ -59,12 +60,16 @@ def _serve(
     drain_signals: DrainSignals,
 ) -> None:
     launch, exchange = meeting.launch, meeting.exchange
-    rank = build_rank(config, meeting)
-    secret = exchange.allgather_bytes(secrets.token_bytes(_SECRET_BYTES))[0]
-    kv_end = join_kv(rank, meeting, secret)
+    welcome = read_welcome(launch)
+    rank = build_rank(config, meeting, welcome.memories if welcome else None)
+    fresh = exchange.allgather_bytes(secrets.token_bytes(_SECRET_BYTES))[0]
+    secret = welcome.secret if welcome else fresh
+    # Pools of experts alone, which have no keys and values, are all that come back.
+    kv_end = None if welcome else join_kv(rank, meeting, secret)
     link = together(exchange, lambda: RankLink(bind_address(launch), secret))
-    addresses = exchange.allgather_bytes(reachable_addresses(link.port, launch).encode())
-    meeting.follow_peers()
+    address = reachable_addresses(link.port, launch)
+    addresses = exchange.allgather_bytes(address.encode())
+    meeting.follow_peers(welcome_of(rank.deployment, secret))
     watch: Callable[[], None] = meeting.check_peers
     if front_end is not None and listener is not None:
         front_end.start(_message(rank, listener, secret, addresses))
@@ -74,8 +79,9 @@ def _serve(
         drain_signals.act(front_end.drain, also)
         watch = partial(_look_at_all, front_end, meeting)
     load, mover = rank.loaded.load, rank.loaded.mover
-    survivor = Survivor(meeting, rank.parts, rank.loaded)
-    Worker(launch.rank, rank.engine, rank.exchange, link, watch, load, mover, survivor.go_on).run()
+    go_on = Survivor(meeting, rank.parts, rank.loaded, address).go_on
+    worker = Worker(launch.rank, rank.engine, rank.exchange, link, watch, load, mover, go_on)
+    worker.run(comes_back=meeting.comes_back)
     link.close()
     if kv_end is not None:
         kv_end.close()

@@ -240,17 +240,19 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class MembershipNews:
-    """Ranks were lost, and the others have regrouped.
+    """Ranks were lost or came back, and those that are there have regrouped.
 
     Attributes:
         epoch: of the membership.
         lost: all plan ranks that are lost by now.
         refusal: why nothing can be computed any more; empty where it can.
+        links: addresses of the links of the ranks that are there, by plan rank.
     """
 
     epoch: int
     lost: tuple[int, ...]
     refusal: str = ""
+    links: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

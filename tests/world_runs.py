@@ -32,6 +32,7 @@ class Worlds:
         write: Callable[[Mapping[str, Any]], Path],
     ) -> None:
         self._path, self._folder, self._start, self._write = path, folder, start, write
+        self._commands: dict[str, list[str]] = {}
         self._runs: list[Run] = []
 
     def end(self) -> None:
@@ -79,12 +80,17 @@ class Worlds:
         }
         file = self._write(config | sections)
         places = on or [lambda *words: list(words)] * len(pools)
-        runs = [
-            self._start(place(*mpirun(ranks, *command(file, "--pools", name))))
+        self._commands = {
+            name: place(*mpirun(ranks, *command(file, "--pools", name)))
             for (name, ranks, _, _), place in zip(pools, places, strict=True)
-        ]
-        self._runs += runs
+        }
+        runs = [self.start_again(name) for name, *_ in pools]
         return runs[0].wait_until_ready(), runs
+
+    def start_again(self, name: str, *words: str) -> Run:
+        """The mpirun of a pool once more, with more words for its ranks."""
+        self._runs.append(self._start([*self._commands[name], *words]))
+        return self._runs[-1]
 
     def _write_plan(self, pools: Sequence[Pool], shards: int) -> Path:
         plans, first = [], 0
@@ -155,3 +161,10 @@ def kill(run: Run) -> None:
 
 def range_of(first: int, end: int) -> list[int]:
     return list(range(first, end))
+
+
+def wait_for_metric(url: str, name: str, is_it: Callable[[float], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_it(found := metric(url, name)):
+        assert time.monotonic() < deadline, f"{name} is {found} after {seconds} s"
+        time.sleep(0.05)

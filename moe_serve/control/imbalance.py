@@ -19,6 +19,11 @@ class ImbalanceWindow:
         if totals != self._totals[-1]:
             self._totals.append(totals)
 
+    def restart(self, stats: Sequence[RankStats]) -> None:
+        """Begin anew: a rank counts from 0 again."""
+        self._totals.clear()
+        self._totals.append(tuple(rank.num_expert_rows for rank in stats))
+
     @property
     def over_mean(self) -> Sequence[float]:
         """Of each rank; 1 is even, and so is a window in which nothing was computed."""

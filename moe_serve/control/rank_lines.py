@@ -29,6 +29,7 @@ class RankLines:
         self.lost: Collection[int] = ()
         self._context = zmq.asyncio.Context()
         self._links = [FrontEndLink(self._context, address, secret) for address in addresses]
+        self._secret = secret
         self._take = take
         self._tasks: list[asyncio.Task[None]] = []
         self._sending: set[asyncio.Task[None]] = set()
@@ -44,10 +45,26 @@ class RankLines:
         Raises:
             EngineDeadError: a rank's line has ended.
         """
-        ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()
-        raise EngineDeadError("the line to a rank has ended")
+        while True:
+            tasks = list(self._tasks)
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # Those that were put in another's place meanwhile are guarded from now on.
+            for task in ended & set(self._tasks):
+                task.result()
+                raise EngineDeadError("the line to a rank has ended")
+
+    def connect_again(self, rank: int, address: str) -> None:
+        """A line to a rank that has come back; it is told the newest wake number.
+
+        Raises:
+            BringUpError: it cannot be reached.
+        """
+        link = FrontEndLink(self._context, address, self._secret)
+        self._tasks[rank].cancel()
+        self._links[rank].close()
+        self._links[rank] = link
+        self._tasks[rank] = asyncio.create_task(self._listen(rank, link))
+        self.send(rank, Command(wake=0))
 
     def send_all(self, commands: Mapping[int, Command]) -> None:
         """Wake every rank with the next wake number, each with its own command if it has one."""

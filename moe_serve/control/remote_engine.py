@@ -12,7 +12,7 @@ from moe_serve.control.journal import Entry, Journal
 from moe_serve.control.rank_lines import RankLines
 from moe_serve.control.router import Route, Router
 from moe_serve.control.submissions import submissions
-from moe_serve.errors import EngineDeadError, RequestError
+from moe_serve.errors import BringUpError, EngineDeadError, RequestError
 from moe_serve.types import (
     Command,
     MembershipNews,
@@ -159,12 +159,12 @@ class RemoteEngine:
         return self._router.pick(requests[0].prompt_ids, len(requests))
 
     def _take(self, rank: int, report: Report) -> None:
-        # A rank that was cut off may speak again: by now others run its requests.
+        # A rank that was cut off may speak again: by now others have its work.
         if rank in self.membership.lost:
             return
         self._heard[rank].set()
         if report.news is not None:
-            self._lose(report.news)
+            self._regroup(report.news)
         if report.expert_counts is not None and self._record is not None:
             self._record.add(rank, report.expert_counts)
         if report.is_last:
@@ -177,11 +177,16 @@ class RemoteEngine:
         if report.asleep_since is not None and report.asleep_since >= self._lines.wake:
             self._lines.send_all({})
 
-    def _lose(self, news: MembershipNews) -> None:
-        """Ranks are lost: what they ran goes on elsewhere, from the tokens that came back."""
+    def _regroup(self, news: MembershipNews) -> None:
+        """Ranks are lost: what they ran goes on elsewhere, from the tokens that came back. Or some
+        have come back: they are spoken to again."""
         if news.epoch == self.membership.epoch:
             return
-        self.membership, self._lines.lost = news, news.lost
+        before, self.membership, self._lines.lost = self.membership, news, news.lost
+        for rank in set(before.lost) - set(news.lost):
+            self._take_back(rank, news.links[rank])
+        if before.refusal and self._refusal == before.refusal:
+            self._refusal = ""
         for rank in news.lost:
             # There is nothing to wait for.
             self._heard[rank].set()
@@ -191,6 +196,16 @@ class RemoteEngine:
             self.fail(news.refusal)
         for entry in self._journal.of_ranks(news.lost):
             self._resubmit(entry)
+
+    def _take_back(self, rank: int, address: str) -> None:
+        self._ended[rank].clear()
+        self._stats[rank] = RankStats(plan_rank=rank)
+        self._imbalance.restart(self._stats)
+        try:
+            self._lines.connect_again(rank, address)
+        except BringUpError as error:
+            # If it is gone again already, that will be known soon.
+            logger.warning("rank %d has come back, and cannot be spoken to: %s", rank, error)
 
     def _resubmit(self, entry: Entry) -> None:
         rest = entry.rest

@@ -166,7 +166,9 @@ class RankCollector(Collector):
             "moe_serve_lost_ranks", "Ranks that are lost", value=len(membership.lost)
         )
         yield GaugeMetricFamily(
-            "moe_serve_membership_epoch", "Times that ranks were lost", value=membership.epoch
+            "moe_serve_membership_epoch",
+            "Times that ranks were lost or came back",
+            value=membership.epoch,
         )
 
     def _kv_use(self, ranks: Sequence[RankStats]) -> Metric:

@@ -39,7 +39,7 @@ class Link(Protocol):
 
 
 class Regrouped(Protocol):
-    """How the ranks that are left go on without others; see `survive/regroup.py`."""
+    """How the ranks that are there go on without others, or with more; see `survive/regroup.py`."""
 
     @property
     def exchange(self) -> Exchange: ...
@@ -52,7 +52,7 @@ class Worker:
     """
     Args:
         watch: called now and then; raises where the rank must not go on.
-        regroup: called where ranks are lost; raises where there is no going on.
+        regroup: called where ranks are lost or come back; raises where there is no going on.
     """
 
     def __init__(
@@ -80,12 +80,17 @@ class Worker:
         self._stop = False
         self._next_stats = 0.0
 
-    def run(self) -> None:
+    def run(self, *, comes_back: bool = False) -> None:
         """Serve until the ranks agree to stop.
+
+        Args:
+            comes_back: the other ranks serve, and this one has not met them yet.
 
         Raises:
             PeerLostError: ranks are lost, and there is no going on without them.
         """
+        if comes_back and self._regroup is not None:
+            self._follow(self._regroup())
         while True:
             try:
                 return self._serve()

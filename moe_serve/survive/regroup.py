@@ -1,11 +1,12 @@
-"""What the ranks do that are left when others are lost: a new plan, new exchanges, then the step
-that was broken off once more."""
+"""What the ranks do that are there when others are lost or come back: a new plan, new exchanges,
+then the step that was broken off once more."""
 
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 from moe_comm.transport.exchange import Exchange, PeerLostError
 from moe_placement.plan import Plan
 
@@ -40,16 +41,24 @@ class Regrouped:
 
 
 class Survivor:
-    """One rank's part in going on without others; all that are left do the same together.
+    """One rank's part in going on without others, or with them again; all that are there do the
+    same together.
 
     Args:
         parts, loaded: of the rank as it was brought up.
+        address: of the rank's link.
     """
 
-    def __init__(self, meeting: Meeting, parts: RankParts, loaded: LoadedRank) -> None:
+    def __init__(
+        self, meeting: Meeting, parts: RankParts, loaded: LoadedRank, address: str
+    ) -> None:
         self._meeting = meeting
         self._parts = parts
         self._loaded = loaded
+        self._address = address
+        self._all_groups = parts.groups
+        self._lost: frozenset[int] = frozenset()
+        self._whole = parts.deployment.plan
 
     def go_on(self) -> Regrouped:
         """After a PeerLostError.
@@ -61,31 +70,35 @@ class Survivor:
             try:
                 return self._regroup()
             except PeerLostError:
-                if not self._meeting.has_lost_more:
+                if not self._meeting.has_changed:
                     raise
 
     def _regroup(self) -> Regrouped:
         record = self._meeting.leave_lost_behind()
         self._meet_again(record.lost)
+        addresses = self._meeting.exchange.allgather_bytes(self._address.encode())
         refusal = ""
         try:
             self._replan(record.lost)
         except AgreedError as error:
-            if self._meeting.has_lost_more:
+            if self._meeting.has_changed:
                 raise PeerLostError(str(error)) from error
             refusal = f"the server cannot go on: {error}"
-        news = MembershipNews(record.epoch, tuple(sorted(record.lost)), refusal)
+        self._lost = record.lost
+        there = [rank for rank in range(self._meeting.launch.size) if rank not in record.lost]
+        links = {rank: each.decode() for rank, each in zip(there, addresses, strict=True)}
+        news = MembershipNews(record.epoch, tuple(sorted(record.lost)), refusal, links)
         logger.warning(
             "membership epoch %d: plan ranks %s are lost%s",
             record.epoch,
-            ", ".join(map(str, news.lost)),
+            ", ".join(map(str, news.lost)) or "none",
             f"; {refusal}" if refusal else "",
         )
         return Regrouped(self._parts.exchanges.steps, news)
 
-    def _meet_again(self, lost: Collection[int]) -> None:
+    def _meet_again(self, lost: frozenset[int]) -> None:
         parts = self._parts
-        groups = parts.groups.without(lost)
+        groups = self._all_groups.without(lost)
         collective = parts.config.pool_of(parts.rank).collective
         device = parts.device.torch_device
         exchanges = open_exchanges(groups, self._meeting, collective, device)
@@ -94,10 +107,23 @@ class Survivor:
         own = self._loaded.mover.epoch
         epochs = exchanges.steps.allgather_bytes(b"%d" % own)
         self._loaded.mover.reach(max(map(int, epochs)))
+        if not self._lost:
+            self._whole = self._loaded.mover.plan
 
-    def _replan(self, lost: Collection[int]) -> None:
+    def _base(self, lost: frozenset[int]) -> Plan:
+        """The plan to go on from, as plan rank 0 has it: the one in force, or where ranks came
+        back that had a place in it before, the one that was in force when all were there."""
+        own = self._whole if self._lost - lost else self._loaded.mover.plan
+        text = msgspec.json.encode(own) if self._parts.rank == 0 else b""
+        told = self._meeting.exchange.allgather_bytes(text)[0]
+        newest = max(
+            map(int, self._meeting.exchange.allgather_bytes(b"%d" % self._loaded.mover.epoch))
+        )
+        return replace(msgspec.json.decode(told, type=Plan), epoch=newest)
+
+    def _replan(self, lost: frozenset[int]) -> None:
         parts, mover, everybody = self._parts, self._loaded.mover, self._meeting.exchange
-        left = plan_without(mover.plan, lost)
+        left = plan_without(self._base(lost), lost)
         plan = together(everybody, lambda: self._with_all_experts(left, lost))
         ranks = part_of(parts.groups.steps, parts.rank)
         together(everybody, lambda: mover.prepare(plan, partial(routing_tables, ranks=ranks)))

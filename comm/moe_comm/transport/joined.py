@@ -4,6 +4,7 @@ import socket
 from dataclasses import dataclass
 
 from moe_comm.membership import Member, Membership
+from moe_comm.transport.rendezvous_book import Comeback
 from moe_comm.transport.rendezvous_host import Host
 
 
@@ -16,6 +17,7 @@ class Joined:
         key: known to the ranks of this world alone; empty in one mpirun.
         listener: where ranks of other mpiruns reach this one; None in one mpirun.
         host: on plan rank 0 of several mpiruns, what answers those that come late.
+        comeback: for a rank of an mpirun that was lost and is there again.
     """
 
     plan_rank: int
@@ -23,6 +25,7 @@ class Joined:
     key: bytes = b""
     listener: socket.socket | None = None
     host: Host | None = None
+    comeback: Comeback | None = None
 
     @property
     def member(self) -> Member:

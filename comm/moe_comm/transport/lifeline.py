@@ -18,12 +18,14 @@ SILENT_SECONDS = 2.0
 @dataclass(frozen=True, slots=True)
 class Record:
     """Attributes:
-    epoch: of the membership; grows with every loss.
+    epoch: of the membership; grows whenever ranks are lost or come back.
     lost: plan ranks.
+    addresses: HOST:PORT of each rank that has come back, where ranks of other mpiruns reach it.
     """
 
     epoch: int = 0
     lost: frozenset[int] = frozenset()
+    addresses: tuple[tuple[int, str], ...] = ()
 
 
 class Lifeline(Protocol):

@@ -52,7 +52,7 @@ class GuestLifeline:
 
     def _take(self, beat: Beat | None) -> None:
         if beat is not None and beat.epoch > self.record.epoch:
-            self._notebook.write(Record(beat.epoch, frozenset(beat.ranks)))
+            self._notebook.write(Record(beat.epoch, frozenset(beat.ranks), beat.addresses))
         if self._line.has_left:
             self._is_over.set()
         elif self._line.is_closed:

@@ -3,11 +3,14 @@
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 
-from moe_comm.membership import Membership
+from moe_comm.membership import Member, Membership
 from moe_comm.transport.lifeline import BEAT_SECONDS, SILENT_SECONDS, Notebook, Record
+from moe_comm.transport.lifeline_door import Door
 from moe_comm.transport.lifeline_line import Beat, BeatLine
+from moe_comm.transport.lifeline_return import Returning
 
 _HOST = 0
 
@@ -21,13 +24,29 @@ class HostLifeline:
 
     Args:
         connections: to all other ranks by plan rank, after the handshake.
+        door: where those come that were lost and are there again; without one nobody does.
+
+    Attributes:
+        members: as they are, and were where they are lost; in order of plan rank.
     """
 
-    def __init__(self, world: Membership, connections: Mapping[int, socket.socket]) -> None:
-        self._mpiruns = {member.plan_rank: member.mpirun for member in world.members}
+    def __init__(
+        self,
+        world: Membership,
+        connections: Mapping[int, socket.socket],
+        door: Door | None = None,
+    ) -> None:
+        self.members: Mapping[int, Member] = {each.plan_rank: each for each in world.members}
         self._lines = {rank: BeatLine(connection) for rank, connection in connections.items()}
         self._notebook = Notebook()
         self._accusation = Beat(0)
+        # Written by other threads; all else of those that come back is this object's own.
+        self._expected: deque[Returning] = deque()
+        self._callers: deque[tuple[int, bytes, socket.socket]] = deque()
+        self._returning: list[Returning] = []
+        self._door = door
+        if door is not None:
+            door.open(lambda *caller: self._callers.append(caller))
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lifelines", daemon=True)
         self._thread.start()
@@ -35,6 +54,15 @@ class HostLifeline:
     @property
     def record(self) -> Record:
         return self._notebook.record
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT for those that come back."""
+        return self._door.address if self._door is not None else ""
+
+    def expect(self, returning: Returning) -> None:
+        """Take some lost ranks back once all of them have called."""
+        self._expected.append(returning)
 
     @property
     def ending(self) -> str:
@@ -49,9 +77,13 @@ class HostLifeline:
     def close(self) -> None:
         self._is_over.set()
         self._thread.join(SILENT_SECONDS)
+        if self._door is not None:
+            self._door.close()
         self._tell(is_last=True)
         for line in self._lines.values():
             line.close()
+        for returning in self._returning:
+            returning.close()
 
     def _watch(self) -> None:
         while not (self._is_over.is_set() or self.ending):
@@ -65,10 +97,14 @@ class HostLifeline:
             for rank, beat in beats.items():
                 if beat is not None:
                     self._hear(rank, beat)
+            self._attend_callers()
+            self._take_back()
 
     def _tell(self, is_last: bool = False) -> None:
-        beat = Beat(self.record.epoch, tuple(sorted(self.record.lost)), is_last)
-        for line in self._lines.values():
+        record = self.record
+        beat = Beat(record.epoch, tuple(sorted(record.lost)), is_last, record.addresses)
+        waiting = [line for each in self._returning for line in each.lines.values()]
+        for line in (*self._lines.values(), *waiting):
             if not line.is_closed:
                 line.send(beat)
 
@@ -88,18 +124,52 @@ class HostLifeline:
         self._lose(foreign or [accuser])
 
     def _is_foreign(self, rank: int) -> bool:
-        return self._mpiruns[rank] != self._mpiruns[_HOST]
+        return self.members[rank].mpirun != self.members[_HOST].mpirun
 
     def _lose(self, ranks: Iterable[int]) -> None:
-        mpiruns = {self._mpiruns[rank] for rank in ranks}
-        if self._mpiruns[_HOST] in mpiruns:
+        mpiruns = {self.members[rank].mpirun for rank in ranks}
+        if self.members[_HOST].mpirun in mpiruns:
             self._notebook.end("a rank of the mpirun of plan rank 0 has ended; see its log")
             return
-        lost = {rank for rank, mpirun in self._mpiruns.items() if mpirun in mpiruns}
+        lost = {rank for rank, member in self.members.items() if member.mpirun in mpiruns}
         lost -= self.record.lost
         if not lost:
             return
         for rank in lost:
             self._lines.pop(rank).close()
-        self._notebook.write(Record(self.record.epoch + 1, self.record.lost | lost))
+        self._write(self.record.lost | lost)
+
+    def _attend_callers(self) -> None:
+        while self._expected:
+            newest = self._expected.popleft()
+            for earlier in [
+                each for each in self._returning if each.members.keys() & newest.members
+            ]:
+                earlier.close()
+                self._returning.remove(earlier)
+            self._returning.append(newest)
+        while self._callers:
+            rank, pass_word, connection = self._callers.popleft()
+            meant = [each for each in self._returning if each.pass_word == pass_word]
+            if meant and rank in meant[0].members:
+                meant[0].lines[rank] = BeatLine(connection)
+            else:
+                connection.close()
+
+    def _take_back(self) -> None:
+        for returning in list(self._returning):
+            returning.drop_ended()
+            ranks = returning.members.keys()
+            if not returning.is_complete or not ranks <= self.record.lost:
+                continue
+            self._returning.remove(returning)
+            self._lines |= returning.lines
+            self.members = {**self.members, **returning.members}
+            self._write(self.record.lost - ranks, returning.members.values())
+
+    def _write(self, lost: frozenset[int], returned: Iterable[Member] = ()) -> None:
+        known = dict(self.record.addresses)
+        known |= {member.plan_rank: member.address for member in returned}
+        addresses = tuple(sorted(known.items()))
+        self._notebook.write(Record(self.record.epoch + 1, lost, addresses))
         self._tell()

@@ -16,12 +16,14 @@ class Beat(msgspec.Struct, frozen=True):
         epoch: of the sender's record.
         ranks: plan ranks; from plan rank 0 those that are lost, from another rank those that it
             cannot reach.
+        addresses: from plan rank 0, of ranks that have come back.
         is_last: the sender leaves a world that has agreed to end.
     """
 
     epoch: int
     ranks: tuple[int, ...] = ()
     is_last: bool = False
+    addresses: tuple[tuple[int, str], ...] = ()
 
 
 class BeatLine:

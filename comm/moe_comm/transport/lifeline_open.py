@@ -1,11 +1,12 @@
 """Opens the lines between all ranks and plan rank 0."""
 
 import socket
-import struct
+from contextlib import ExitStack
 
 from moe_comm.transport.exchange import Exchange, PeerLostError
 from moe_comm.transport.joined import Joined
 from moe_comm.transport.lifeline import Lifeline
+from moe_comm.transport.lifeline_door import NO_PASS_WORD, Door, hear_out, introduce
 from moe_comm.transport.lifeline_guest import GuestLifeline
 from moe_comm.transport.lifeline_host import HostLifeline
 from moe_comm.transport.tcp_connect import (
@@ -16,11 +17,8 @@ from moe_comm.transport.tcp_connect import (
     listen,
     split_address,
 )
-from moe_comm.transport.tcp_handshake import greet_guest, greet_host, receive_exactly
 
 _OPENING_SECONDS = 30.0
-_HANDSHAKE_SECONDS = 5.0
-_PLAN_RANK = struct.Struct("!I")
 
 
 def open_lifeline(joined: Joined, everybody: Exchange) -> Lifeline:
@@ -33,21 +31,36 @@ def open_lifeline(joined: Joined, everybody: Exchange) -> Lifeline:
     try:
         if joined.plan_rank > 0:
             address = everybody.allgather_bytes(b"")[0].decode()
-            return GuestLifeline(_call(address, joined, patience))
+            return GuestLifeline(_call(address, joined, patience, NO_PASS_WORD))
         address, _ = split_address(joined.member.address)
-        with listen(address) as listener:
+        with ExitStack() as on_error:
+            listener = on_error.enter_context(listen(address))
             own = join_address(address, listener.getsockname()[1])
             everybody.allgather_bytes(own.encode())
-            return HostLifeline(joined.membership, _take_calls(listener, joined, patience))
+            connections = _take_calls(listener, joined, patience)
+            on_error.pop_all()
+        return HostLifeline(joined.membership, connections, Door(listener, joined.key))
     except (GivenUpError, OSError) as error:
         raise PeerLostError(f"no line between all ranks and plan rank 0: {error}") from error
 
 
-def _call(address: str, joined: Joined, patience: Patience) -> socket.socket:
+def open_lifeline_again(joined: Joined) -> Lifeline:
+    """Called by each rank of an mpirun that comes back, once it is ready to compute.
+
+    Raises:
+        PeerLostError: plan rank 0 does not answer.
+    """
+    assert joined.comeback is not None
+    comeback, patience = joined.comeback, Patience(_OPENING_SECONDS, lambda: False)
+    try:
+        return GuestLifeline(_call(comeback.lifeline, joined, patience, comeback.pass_word))
+    except (GivenUpError, OSError) as error:
+        raise PeerLostError(f"plan rank 0 does not answer any more: {error}") from error
+
+
+def _call(address: str, joined: Joined, patience: Patience, pass_word: bytes) -> socket.socket:
     connection = connect(*split_address(address), patience)
-    connection.settimeout(_HANDSHAKE_SECONDS)
-    greet_host(connection, joined.key)
-    connection.sendall(_PLAN_RANK.pack(joined.plan_rank))
+    introduce(connection, joined.key, joined.plan_rank, pass_word)
     return connection
 
 
@@ -58,13 +71,7 @@ def _take_calls(
     while len(connections) < len(joined.membership.members) - 1:
         patience.readable(listener)
         connection, _ = listener.accept()
-        connection.settimeout(_HANDSHAKE_SECONDS)
-        try:
-            greet_guest(connection, joined.key)
-            (rank,) = _PLAN_RANK.unpack(receive_exactly(connection, _PLAN_RANK.size))
-        except OSError:
-            # A stranger: who is missed will be missed.
-            connection.close()
-            continue
-        connections[rank] = connection
+        # Who is taken for a stranger will be missed.
+        if caller := hear_out(connection, joined.key):
+            connections[caller[0]] = connection
     return connections

@@ -30,6 +30,24 @@ class Party:
 
 
 @dataclass(frozen=True, slots=True)
+class Comeback:
+    """What a lost mpirun that was started again must know besides.
+
+    Attributes:
+        epoch, lost: the record of who is there, without it.
+        lifeline: HOST:PORT where its ranks call when they are ready to compute.
+        pass_word: which they show there.
+        welcome: of those who serve, what they want it to know.
+    """
+
+    epoch: int
+    lost: tuple[int, ...]
+    lifeline: str
+    pass_word: bytes
+    welcome: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What all parties are told.
 
@@ -37,11 +55,13 @@ class Answer:
         refusal: why there will be no world; empty where there is one.
         members: of all parties.
         session: this world's own, from which its key is made.
+        comeback: for one that was lost; None for those that form the world.
     """
 
     refusal: str = ""
     members: tuple[Member, ...] = ()
     session: bytes = b""
+    comeback: Comeback | None = None
 
 
 class Book:

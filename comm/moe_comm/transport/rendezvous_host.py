@@ -5,7 +5,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -32,6 +33,9 @@ class Host:
     Args:
         pools: of the whole world.
 
+    Attributes:
+        readmit: what one gets that comes when the world is complete, in place of the refusal.
+
     Raises:
         OSError: the address is taken, or not this host's.
     """
@@ -39,6 +43,7 @@ class Host:
     def __init__(self, point: MeetingPoint, pools: Sequence[str]) -> None:
         self._point = point
         self._book = Book(pools)
+        self.readmit: Callable[[Party, Answer], Answer] | None = None
         self._listener = listen(*split_address(point.address))
         threading.Thread(target=self._take_calls, name="rendezvous", daemon=True).start()
 
@@ -85,6 +90,9 @@ class Host:
     def _attend(self, connection: socket.socket, party: Party) -> None:
         """Keep a party that has come until there is an answer."""
         answer = self._book.enter(party)
+        formed = self._book.answer(0.0)
+        if answer is not None and formed is not None and self.readmit is not None:
+            answer = replace(self.readmit(party, answer), session=formed.session)
         while answer is None:
             answer = self._book.answer(_TURN_SECONDS)
             if answer is None and _has_ended(connection):

@@ -4,7 +4,7 @@ import hashlib
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from moe_comm.transport.exchange import PeerLostError
 from moe_comm.transport.joined import Joined
@@ -31,6 +31,7 @@ class TcpMesh:
         assert joined.listener is not None
         self._joined = joined
         self._listener = joined.listener
+        self._addresses = {each.plan_rank: each.address for each in joined.membership.members}
         self._epoch = 0
         self._num_opened: Counter[tuple[int, ...]] = Counter()
         # Those that are ahead call for a group that is not open here yet.
@@ -57,9 +58,14 @@ class TcpMesh:
             raise
         return connections
 
-    def start_epoch(self, epoch: int) -> None:
-        """What was opened, or half opened, in the epoch before is forgotten by all ranks alike."""
+    def start_epoch(self, epoch: int, addresses: Mapping[int, str]) -> None:
+        """What was opened, or half opened, in the epoch before is forgotten by all ranks alike.
+
+        Args:
+            addresses: of ranks that have come back.
+        """
         self._epoch = epoch
+        self._addresses |= addresses
         self._num_opened.clear()
 
     def close(self) -> None:
@@ -73,7 +79,7 @@ class TcpMesh:
         return hashlib.sha256(name.encode()).digest()[:16]
 
     def _call(self, rank: int, group: bytes, patience: Patience) -> socket.socket:
-        address = self._joined.membership.members[rank].address
+        address = self._addresses[rank]
         try:
             connection = connect(*split_address(address), patience)
             # It may be busy for long before it takes calls.

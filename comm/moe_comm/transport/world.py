@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from moe_comm.launch import Launch
+from moe_comm.transport.comeback import Readmission
 from moe_comm.transport.exchange import Exchange, PeerLostError, WaitLoop
 from moe_comm.transport.joined import Joined
 from moe_comm.transport.lifeline import SILENT_SECONDS, Lifeline, Record
-from moe_comm.transport.lifeline_open import open_lifeline
+from moe_comm.transport.lifeline_host import HostLifeline
+from moe_comm.transport.lifeline_open import open_lifeline, open_lifeline_again
 from moe_comm.transport.local import LocalExchange
 from moe_comm.transport.mpi import MpiExchange
 from moe_comm.transport.roll_call import start_mpi
@@ -44,7 +46,8 @@ class World:
         self.launch = launch
         self.plan_rank = joined.plan_rank if joined else launch.rank
         self.size = len(joined.membership.members) if joined else launch.size
-        self.record = Record()
+        comeback = joined.comeback if joined else None
+        self.record = Record(comeback.epoch, frozenset(comeback.lost)) if comeback else Record()
         self._mpirun_ranks = frozenset(joined.mpirun_ranks if joined else range(launch.size))
         self._joined = joined
         self._mesh = TcpMesh(joined) if joined and joined.listener else None
@@ -94,39 +97,48 @@ class World:
         self._exchanges.append(exchange)
         return exchange
 
-    def follow_peers(self, everybody: Exchange) -> None:
-        """Keep, from now on, the record of who is there; called by all ranks together.
+    def follow_peers(self, everybody: Exchange, welcome: bytes = b"") -> None:
+        """Keep, from now on, the record of who is there; called by all ranks together, or by all
+        those that come back together.
 
         In one mpirun there is none: the launcher ends all ranks with the first.
 
         Args:
-            everybody: an exchange of all ranks.
+            everybody: an exchange of all ranks; with those alone that come back it is not used.
+            welcome: on plan rank 0, what ranks that come back are told.
 
         Raises:
             PeerLostError: somebody is gone already.
         """
-        if self._joined is not None and self._mesh is not None:
-            self._lifeline = open_lifeline(self._joined, everybody)
+        joined = self._joined
+        if joined is None or self._mesh is None:
+            return
+        if joined.comeback is not None:
+            self._lifeline = open_lifeline_again(joined)
+            return
+        self._lifeline = lifeline = open_lifeline(joined, everybody)
+        if isinstance(lifeline, HostLifeline) and joined.host is not None:
+            joined.host.readmit = Readmission(lifeline, welcome).answer
 
     def check_peers(self) -> None:
         """For times in which nothing is exchanged: is there still everybody?
 
         Raises:
-            PeerLostError: a rank of another mpirun has ended.
+            PeerLostError: a rank of another mpirun has ended, or has come back.
         """
         if self.is_outdated():
-            raise PeerLostError("a rank was lost")
+            raise PeerLostError("a rank was lost, or is there again")
         for exchange in self._exchanges:
             if isinstance(exchange, TcpExchange) and not exchange.is_lost:
                 exchange.check_peers()
 
     def is_outdated(self) -> bool:
-        """Somebody was lost since `record`, or this world has ended."""
-        return self.has_lost_more or (self._lifeline is not None and bool(self._lifeline.ending))
+        """Somebody was lost or came back since `record`, or this world has ended."""
+        return self.has_changed or (self._lifeline is not None and bool(self._lifeline.ending))
 
     @property
-    def has_lost_more(self) -> bool:
-        """Somebody was lost since `record`, and those that are left can go on."""
+    def has_changed(self) -> bool:
+        """Somebody was lost or came back since `record`, and those that are there can go on."""
         lifeline = self._lifeline
         return (
             lifeline is not None
@@ -135,8 +147,8 @@ class World:
         )
 
     def leave_lost_behind(self) -> Record:
-        """After a PeerLostError: learn who was lost, and give up every exchange, for new ones to
-        be opened among those that are left.
+        """After a PeerLostError: learn who was lost or is there again, and give up every exchange,
+        for new ones to be opened among those that are there.
 
         Raises:
             PeerLostError: nobody was, or this world has ended; there is no going on.
@@ -147,12 +159,15 @@ class World:
         if accused - self.record.lost:
             self._lifeline.accuse(self.record.epoch, accused - self.record.lost)
         self.record = self._lifeline.wait_beyond(self.record.epoch, _NEWS_SECONDS)
+        while self.plan_rank in self.record.lost:
+            # One that comes back may hear of others first.
+            self.record = self._lifeline.wait_beyond(self.record.epoch, _NEWS_SECONDS)
         for exchange in self._exchanges:
             exchange.abandon()
         self._abandoned += self._exchanges
         self._exchanges = []
         if self._mesh is not None:
-            self._mesh.start_epoch(self.record.epoch)
+            self._mesh.start_epoch(self.record.epoch, dict(self.record.addresses))
         return self.record
 
     def close(self) -> None:

@@ -1,8 +1,11 @@
 """An mpirun that was lost is started again: its ranks compute as before, or are turned away."""
 
 import signal
+import time
 
+import httpx
 import pytest
+from fault_runs import Run
 from world_runs import (
     Worlds,
     begin,
@@ -16,7 +19,6 @@ from world_runs import (
 
 # Python, torch and the checkpoint are loaded anew.
 COMEBACK_SECONDS = 40.0
-ROWS = 'moe_serve_expert_rows_total{rank="%d"}'
 
 
 def test_an_experts_pool_comes_back(worlds: Worlds) -> None:
@@ -36,13 +38,95 @@ def test_an_experts_pool_comes_back(worlds: Worlds) -> None:
     assert metric(url, "moe_serve_membership_epoch") == 1
     again = worlds.start_again("far")
     while metric(url, "moe_serve_lost_ranks"):
-        # It is met under open streams as well as between them.
+        # Under open streams.
         assert again.seconds_since_start() < COMEBACK_SECONDS, again.errors
         assert tokens(url) == expected
     assert metric(url, "moe_serve_membership_epoch") == 2
-    before = metric(url, ROWS % 1)
+    check_rows(url, 1, expected)
+    end_well(front, again)
+
+
+@pytest.mark.slow
+def test_ranks_of_one_mpirun_come_back_beyond_a_bridge(worlds: Worlds) -> None:
+    """Those that sleep wake for it; others, of a higher plan rank, call them where they are now.
+    One that ends before it is ready does no harm, and a second loss is as good as the first."""
+    pools = [
+        ("front", 2, "both", [range_of(0, 8), range_of(6, 12)]),
+        ("far", 2, "experts", [range_of(0, 5), range_of(5, 12)]),
+        ("farther", 1, "experts", [range_of(3, 9)]),
+    ]
+    links = [
+        {"between": [one, other], "bandwidth": "1GB/s", "wire": "float32"}
+        for one, other in (("front", "far"), ("front", "farther"), ("far", "farther"))
+    ]
+    url, (front, far, farther) = worlds.start(pools, links=links)
+    expected = tokens(url)
+    for epoch in (1, 3):
+        kill(far)
+        wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 2, 20.0)
+        early = worlds.start_again("far")
+        while not early.ranks():
+            time.sleep(0.05)
+        time.sleep(2.0 if epoch == 1 else 5.0)
+        kill(early)
+        assert metric(url, "moe_serve_membership_epoch") == epoch
+        far = worlds.start_again("far")
+        wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 0, COMEBACK_SECONDS)
+        check_rows(url, 2, expected)
+        check_rows(url, 3, expected)
+    end_well(front, far, farther)
+
+
+@pytest.mark.slow
+def test_one_of_two_lost_pools_comes_back(worlds: Worlds) -> None:
+    """What was refused for want of room is served again when both are there."""
+    url, (front, far, farther) = worlds.start(
+        [
+            ("front", 1, "both", [range_of(0, 6)]),
+            ("far", 1, "experts", [range_of(4, 10)]),
+            ("farther", 1, "experts", [range_of(8, 12)]),
+        ],
+        cache={"page_size": 16, "num_pages": 0},
+    )
+    expected = tokens(url)
+    kill(far)
+    kill(farther)
+    wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 2, 20.0)
+    assert httpx.get(f"{url}/ready").status_code == 503
+    far = worlds.start_again("far")
+    wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 1, COMEBACK_SECONDS)
+    farther = worlds.start_again("farther")
+    wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 0, COMEBACK_SECONDS)
+    assert httpx.get(f"{url}/ready").status_code == 200
+    check_rows(url, 1, expected)
+    check_rows(url, 2, expected)
+    end_well(front, far, farther)
+
+
+@pytest.mark.slow
+def test_a_pool_that_took_requests_is_turned_away(worlds: Worlds) -> None:
+    url, (front, far) = worlds.start(
+        [("front", 1, "both", [range_of(0, 12)]), ("far", 1, "both", [range_of(0, 12)])]
+    )
+    expected = tokens(url)
+    kill(far)
+    wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 1, 20.0)
+    again = worlds.start_again("far")
+    assert again.wait_for_end(30.0) == 2
+    assert "only pools of role experts come back" in again.error_lines[0]
     assert tokens(url) == expected
-    wait_for_metric(url, ROWS % 1, lambda rows: rows > before, 5.0)
+    end_well(front)
+
+
+def check_rows(url: str, rank: int, expected: list[list[str]]) -> None:
+    """Right answers come, and a rank has its part in them."""
+    name = f'moe_serve_expert_rows_total{{rank="{rank}"}}'
+    before = metric(url, name)
+    assert tokens(url) == expected
+    wait_for_metric(url, name, lambda rows: rows > before, 5.0)
+
+
+def end_well(front: Run, *others: Run) -> None:
     front.process.send_signal(signal.SIGUSR1)
-    assert front.wait_for_end(30.0) == 0, front.errors
-    assert again.wait_for_end(30.0) == 0, again.errors
+    for run in (front, *others):
+        assert run.wait_for_end(30.0) == 0, run.errors

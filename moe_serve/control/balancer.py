@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from moe_serve.control.balance import LoadQuestion, Rearrangement, ServedDeploym
 from moe_serve.control.expert_load import ExpertLoadRecord
 from moe_serve.control.plan_solver import PlanSolver
 from moe_serve.errors import EngineDeadError
-from moe_serve.types import PlanChange, RankStats
+from moe_serve.types import MembershipNews, PlanChange, RankStats
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class Ranks(Protocol):
     """What a balancer needs of the engine's ranks."""
 
     @property
-    def lost(self) -> Collection[int]:
-        """Plan ranks that are gone."""
+    def membership(self) -> MembershipNews:
+        """Which plan ranks are gone."""
         ...
 
     @property
@@ -87,18 +87,18 @@ class Balancer:
         self.decisions: deque[str] = deque(maxlen=_KEPT_DECISIONS)
 
     async def run(self) -> None:
-        """Rebalance, every so many seconds, until cancelled or ranks are lost."""
+        """Rebalance, every so many seconds, until cancelled or ranks were lost."""
         every = self._served.config.placement.rebalance_every
         if not every or not self.plan.num_experts:
             return
         groups = self.plan.ep_groups()
         self._looks = {group: self._look(group) for group in groups}
         try:
-            while not self._ranks.lost:
+            while not self._ranks.membership.epoch:
                 await asyncio.sleep(every)
                 for group in groups:
                     await self._consider(group)
-            self._note("ranks are lost: experts stay where they are from now on")
+            self._note("ranks were lost: experts stay where they are from now on")
         except EngineDeadError as error:
             self._note(f"experts stay where they are from now on: {error}")
         finally:
@@ -155,7 +155,7 @@ class Balancer:
             EngineDeadError: ranks are lost, or neither came to be in good time.
         """
         deadline = time.monotonic() + _STAGE_SECONDS
-        while time.monotonic() < deadline and not self._ranks.lost:
+        while time.monotonic() < deadline and not self._ranks.membership.epoch:
             stats = self._ranks.stats()
             if any(rank.given_up_epoch >= epoch for rank in stats):
                 return False

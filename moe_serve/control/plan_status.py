@@ -33,7 +33,7 @@ class PlanStatus:
             "ranks": {
                 "plan_epoch": [rank.plan_epoch for rank in stats],
                 "load_over_mean": list(self._ranks.rank_loads),
-                "lost": sorted(self._ranks.lost),
+                "lost": sorted(self._ranks.membership.lost),
             },
             "rebalancing": self._rebalancing(),
         }

@@ -20,6 +20,7 @@ class RankLines:
     Attributes:
         wake: the newest wake number.
         lost: ranks that nothing is sent to.
+        addresses: as they are now.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class RankLines:
     ) -> None:
         self.wake = 0
         self.lost: Collection[int] = ()
+        self.addresses = list(addresses)
         self._context = zmq.asyncio.Context()
         self._links = [FrontEndLink(self._context, address, secret) for address in addresses]
         self._secret = secret
@@ -59,6 +61,7 @@ class RankLines:
         Raises:
             BringUpError: it cannot be reached.
         """
+        self.addresses[rank] = address
         link = FrontEndLink(self._context, address, self._secret)
         self._tasks[rank].cancel()
         self._links[rank].close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -71,10 +71,6 @@ class RemoteEngine:
     def rank_loads(self) -> Sequence[float]:
         return self._imbalance.over_mean
 
-    @property
-    def lost(self) -> Collection[int]:
-        return self.membership.lost
-
     def stats(self) -> Sequence[RankStats]:
         return tuple(self._stats)
 
@@ -137,7 +133,7 @@ class RemoteEngine:
         self._lines.send_each(Command(wake=0, stop=True))
         await self._lines.flush()
         # With its last report comes the load that a rank has not told of yet.
-        left = [ended for rank, ended in enumerate(self._ended) if rank not in self.lost]
+        left = [ended for rank, ended in enumerate(self._ended) if rank not in self.membership.lost]
         with suppress(TimeoutError):
             await asyncio.wait_for(
                 asyncio.gather(*(ended.wait() for ended in left)), _LAST_REPORT_SECONDS
@@ -183,8 +179,9 @@ class RemoteEngine:
         if news.epoch == self.membership.epoch:
             return
         before, self.membership, self._lines.lost = self.membership, news, news.lost
-        for rank in set(before.lost) - set(news.lost):
-            self._take_back(rank, news.links[rank])
+        for rank, address in news.links.items():
+            if rank in before.lost or address != self._lines.addresses[rank]:
+                self._take_back(rank, address)
         if before.refusal and self._refusal == before.refusal:
             self._refusal = ""
         for rank in news.lost:

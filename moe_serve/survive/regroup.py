@@ -89,8 +89,9 @@ class Survivor:
         links = {rank: each.decode() for rank, each in zip(there, addresses, strict=True)}
         news = MembershipNews(record.epoch, tuple(sorted(record.lost)), refusal, links)
         logger.warning(
-            "membership epoch %d: plan ranks %s are lost%s",
+            "membership epoch %d: plan ranks %s are there, lost are %s%s",
             record.epoch,
+            ", ".join(map(str, there)),
             ", ".join(map(str, news.lost)) or "none",
             f"; {refusal}" if refusal else "",
         )

@@ -7,17 +7,22 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import pytest
 from moe_comm.membership import Member, Membership
 from moe_comm.transport.exchange import PeerLostError
 from moe_comm.transport.lifeline import SILENT_SECONDS, Record
+from moe_comm.transport.lifeline_door import Door, introduce
 from moe_comm.transport.lifeline_guest import GuestLifeline
 from moe_comm.transport.lifeline_host import HostLifeline
+from moe_comm.transport.lifeline_return import Returning
+from moe_comm.transport.tcp_connect import listen, split_address
 
 # Plan ranks 0 and 1 are one mpirun, 2 and 3 another, 4 a third.
 MPIRUNS = (0, 0, 2, 2, 4)
+KEY = b"key"
 FAR, FARTHEST = frozenset({2, 3}), frozenset({4})
 
 
@@ -44,10 +49,10 @@ def world() -> Membership:
 class Guest:
     """Another rank, which says what it sees and accuses whom it is told to."""
 
-    def __init__(self, rank: int, address: tuple[str, int]) -> None:
+    def __init__(self, rank: int, address: tuple[str, int], pass_word: bytes | None = None) -> None:
         context = multiprocessing.get_context("fork")
         self.said, end = context.Pipe()
-        self.process = context.Process(target=_follow, args=(rank, address, end))
+        self.process = context.Process(target=_follow, args=(rank, address, pass_word, end))
         self.process.start()
 
     def sees(self) -> object:
@@ -59,9 +64,12 @@ class Guest:
         self.process.join()
 
 
-def _follow(rank: int, address: tuple[str, int], end: Connection) -> None:
+def _follow(rank: int, address: tuple[str, int], pass_word: bytes | None, end: Connection) -> None:
     connection = socket.create_connection(address)
-    connection.sendall(bytes([rank]))
+    if pass_word is None:
+        connection.sendall(bytes([rank]))
+    else:
+        introduce(connection, KEY, rank, pass_word)
     lifeline = GuestLifeline(connection)
     epoch = 0
     while not lifeline.ending:
@@ -75,7 +83,7 @@ def _follow(rank: int, address: tuple[str, int], end: Connection) -> None:
 
 
 @contextmanager
-def lines() -> Iterator[tuple[HostLifeline, dict[int, Guest]]]:
+def lines(door: Door | None = None) -> Iterator[tuple[HostLifeline, dict[int, Guest]]]:
     ends: dict[int, socket.socket] = {}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # All are forked before there is a connection: none keeps an end of another's line.
@@ -84,7 +92,7 @@ def lines() -> Iterator[tuple[HostLifeline, dict[int, Guest]]]:
         for _ in guests:
             connection, _ = listener.accept()
             ends[connection.recv(1)[0]] = connection
-    host = HostLifeline(world(), ends)
+    host = HostLifeline(world(), ends, door)
     try:
         yield host, guests
     finally:
@@ -126,6 +134,31 @@ def test_who_is_accused_must_go_but_never_the_mpirun_of_plan_rank_0() -> None:
         guests[2].said.send(frozenset({1}))
         assert host.wait_beyond(1, 5.0) == Record(2, FAR | FARTHEST)
         assert host.ending == ""
+
+
+def test_an_mpirun_is_taken_back_once_all_of_it_have_called() -> None:
+    with lines(Door(listen("127.0.0.1"), KEY)) as (host, guests):
+        returning = Returning([replace(world().members[rank], address=f"{rank}") for rank in FAR])
+        guests[2].end()
+        assert host.wait_beyond(0, 5.0) == Record(1, FAR)
+        host.expect(returning)
+        third = Guest(3, split_address(host.address), returning.pass_word)
+        # Neither one that knows no pass word, nor half an mpirun.
+        stranger = Guest(2, split_address(host.address), bytes(16))
+        assert third.sees() == Record(1, FAR)
+        assert "closed its line" in str(stranger.sees())
+        with pytest.raises(PeerLostError):
+            host.wait_beyond(1, 0.5)
+        second = Guest(2, split_address(host.address), returning.pass_word)
+        record = Record(2, frozenset(), ((2, "2"), (3, "3")))
+        assert host.wait_beyond(1, 5.0) == record
+        while (seen := second.sees()) != record:
+            assert seen == Record(1, FAR)
+        assert third.sees() == record
+        third.end()
+        assert host.wait_beyond(2, 5.0).lost == FAR
+        stranger.end()
+        second.end()
 
 
 def test_without_the_mpirun_of_plan_rank_0_there_is_no_world() -> None:

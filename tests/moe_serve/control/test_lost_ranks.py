@@ -108,6 +108,38 @@ def test_a_refusal_ends_all_and_names_why(ranks: list[ScriptedRank]) -> None:
     asyncio.run(scenario())
 
 
+def test_a_rank_that_is_there_again_is_spoken_to_where_it_is(ranks: list[ScriptedRank]) -> None:
+    async def scenario() -> None:
+        engine = await connect(ranks)
+        guard = asyncio.ensure_future(engine.guard())
+        links = {rank.number: f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks}
+        lost = MembershipNews(1, (2,), "no room", {0: links[0], 1: links[1]})
+        ranks[0].tell(news=lost)
+        while engine.membership != lost:
+            await asyncio.sleep(0.005)
+        assert not engine.is_ready
+        again = ScriptedRank(2)
+        try:
+            links[2] = f"tcp://127.0.0.1:{again.link.port}"
+            ranks[0].tell(news=MembershipNews(2, (), "", links))
+            await again.hears(lambda command: True)
+            assert engine.is_ready
+            again.tell()
+            events = engine.generate([REQUEST])
+            waiting = asyncio.ensure_future(anext(events))
+            submitted = await ranks[0].hears(lambda command: bool(command.submit))
+            await again.hears(lambda command: command.wake >= submitted.wake)
+            ranks[0].tell(Event("a", 0, 50, finish_reason="stop"))
+            assert (await waiting).token_id == 50
+            assert not guard.done()
+        finally:
+            again.link.close()
+        guard.cancel()
+        engine.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_loss_before_the_first_word_does_not_hold_the_start(ranks: list[ScriptedRank]) -> None:
     async def scenario() -> None:
         addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]

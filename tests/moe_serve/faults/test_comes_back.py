@@ -78,6 +78,30 @@ def test_ranks_of_one_mpirun_come_back_beyond_a_bridge(worlds: Worlds) -> None:
 
 
 @pytest.mark.slow
+def test_devices_meet_again(worlds: Worlds) -> None:
+    """A process group of torch's spans the mpiruns, and attention is shared."""
+    url, (front, far) = worlds.start(
+        [
+            ("front", 2, "both", [range_of(0, 5), range_of(4, 8)]),
+            ("far", 1, "experts", [range_of(6, 12)]),
+        ],
+        collective="gloo",
+        shards=2,
+    )
+    expected = tokens(url)
+    kill(far)
+    wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 1, 20.0)
+    interrupted = begin(url)
+    again = worlds.start_again("far")
+    assert ended(interrupted) == expected
+    while metric(url, "moe_serve_lost_ranks"):
+        assert again.seconds_since_start() < COMEBACK_SECONDS, again.errors
+        assert tokens(url) == expected
+    check_rows(url, 2, expected)
+    end_well(front, again)
+
+
+@pytest.mark.slow
 def test_one_of_two_lost_pools_comes_back(worlds: Worlds) -> None:
     """What was refused for want of room is served again when both are there."""
     url, (front, far, farther) = worlds.start(

@@ -97,7 +97,13 @@ class Meeting:
         key = partition, collective
         if key not in self._of_devices:
             self._of_devices[key] = open_torch_exchange(
-                hosts, host_address(self.launch), collective, device, _STEP_SECONDS, _never
+                hosts,
+                host_address(self.launch),
+                collective,
+                device,
+                _STEP_SECONDS,
+                # Where ranks come back nobody's connection breaks.
+                self._world.is_outdated,
             )
         return self._of_devices[key]
 

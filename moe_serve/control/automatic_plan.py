@@ -26,7 +26,7 @@ class ChosenPlan:
     """A plan, and why it is that one.
 
     Attributes:
-        reasons: a sentence for each EP group; none for a plan from a file.
+        reasons: a sentence for each EP group; of a plan from a file, what is odd about it.
         results: what the solver found for each, by number; none where it was not asked.
     """
 

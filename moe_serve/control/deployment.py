@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any, cast
 
 from moe_placement.hardware.device import DeviceSpec
+from moe_placement.hardware.section import HardwareError
 from moe_placement.memory.rank_memory import RankMemory, rank_memory
 from moe_placement.memory.report import fit_problems
 from moe_placement.model.architectures import UnsupportedModelError
@@ -21,7 +22,13 @@ from moe_serve.control.hardware import pool_hardware
 from moe_serve.control.plan_of_file import plan_of_file
 from moe_serve.control.pool_checks import check_pools
 from moe_serve.control.together import Gathering
-from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
+from moe_serve.errors import (
+    AgreedError,
+    CheckpointError,
+    ConfigError,
+    PlacementError,
+    UnsupportedError,
+)
 
 ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -44,7 +51,7 @@ class Deployment:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why an automatic plan is what it is."""
+        """Why the plan is what it is."""
         return self.chosen.reasons
 
     def with_plan(self, plan: Plan) -> "Deployment":
@@ -94,8 +101,8 @@ def plan_deployment(
         UnsupportedError: an architecture that this version does not know, or heads that ranks
             cannot share.
         CheckpointError: a config.json whose numbers cannot describe a model.
-        ConfigError: hardware that is not known, roles that make no sense, or pools of one EP
-            group without a link.
+        ConfigError: hardware that is not known or lacks a weight format, roles that make no
+            sense, or pools of one EP group without a link.
         PlacementError: a plan file that is not of this model or these pools.
     """
     spec = read_spec(model_json)
@@ -114,6 +121,8 @@ def plan_deployment(
     except PlanError as error:
         key = "load" if config.placement.load else "plan"
         raise PlacementError(f"placement.{key}: {error}") from error
+    except HardwareError as error:
+        raise ConfigError(f"pools[..].hardware: {error}") from error
     check_groups(config, chosen.plan)
     return Deployment(spec, chosen, memories)
 
@@ -174,7 +183,7 @@ def _plan(
     if config.placement.plan == "auto":
         activation_bytes = ACTIVATION_BYTES[config.models[0].dtype]
         return automatic_plan(config, spec, pools, hardware, memories_of, activation_bytes)
-    return ChosenPlan(plan_of_file(config, spec, pools))
+    return plan_of_file(config, spec, pools)
 
 
 def memory_of(

@@ -1,17 +1,15 @@
 """A plan read from a file, for the model and the pools of a config."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from moe_placement.memory.rank_memory import check_model
 from moe_placement.model.spec import ModelSpec
-from moe_placement.plan import Plan, PlanError, PoolPlan
+from moe_placement.plan import PlanError, PoolPlan
 from moe_placement.plan_file import load
 
 from moe_serve.config.tree import Config
-
-logger = logging.getLogger(__name__)
+from moe_serve.control.automatic_plan import ChosenPlan
 
 # What both say of a pool, and the key by which the config says it. Which EP group a rank is in,
 # the plan alone says.
@@ -25,7 +23,7 @@ _KEYS = {
 }
 
 
-def plan_of_file(config: Config, spec: ModelSpec, pools: Sequence[PoolPlan]) -> Plan:
+def plan_of_file(config: Config, spec: ModelSpec, pools: Sequence[PoolPlan]) -> ChosenPlan:
     """The plan that `placement.plan` names.
 
     Args:
@@ -38,16 +36,11 @@ def plan_of_file(config: Config, spec: ModelSpec, pools: Sequence[PoolPlan]) -> 
     file = config.placement.plan
     plan = load(Path(file))
     check_model(plan, spec)
-    if plan.model != config.models[0].name:
-        logger.warning(
-            "placement.plan: %s was made for the model %s, and runs %s now",
-            file,
-            plan.model,
-            config.models[0].name,
-        )
     for difference in _differences(plan.pools, pools):
         raise PlanError(f"{file} {difference}; make them agree")
-    return plan
+    name = config.models[0].name
+    other = f"{file} was made for the model {plan.model}, and runs {name} now"
+    return ChosenPlan(plan, (other,) if plan.model != name else ())
 
 
 def _differences(planned: Sequence[PoolPlan], wanted: Sequence[PoolPlan]) -> Iterator[str]:

@@ -120,6 +120,14 @@ def test_a_gpu_that_is_not_here_must_declare_its_memory(
         check(config, ALONE, as_json=False)
 
 
+def test_an_emulated_pool_has_the_memory_of_what_it_emulates(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    emulated = "pools=[{name: host, device: emulated, ranks: 2, hardware: h20, weights: bfloat16}]"
+    found = checked(capsys, "mixtral.yaml", emulated)
+    assert {rank["device_bytes"] for rank in found["ranks"]} == {96 * 2**30}
+
+
 def test_a_gpu_that_is_here_is_asked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig, ServerConfig
-from moe_serve.early_checks import check_front_end, check_models
-from moe_serve.errors import CheckpointError, ConfigError
+from moe_serve.early_checks import check_front_end, check_memory, check_models, check_plan
+from moe_serve.errors import CheckpointError, ConfigError, PlacementError
 
 
 @pytest.fixture
@@ -62,6 +63,39 @@ def test_tokenizers_that_the_front_end_could_not_read(model: Path) -> None:
     (model / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json; save one there with"):
         check_front_end(config_of(model))
+
+
+def demo_of(*pools: PoolConfig) -> Config:
+    return Config(models=(ModelConfig(path="demo", dtype="float32"),), pools=pools)
+
+
+def test_pools_that_declare_more_memory_than_their_host_has() -> None:
+    pools = (
+        PoolConfig(name="gpu", device="cuda", memory=1 << 60),
+        PoolConfig(name="host", device="cpu", ranks=2, memory=1 << 50),
+        PoolConfig(name="small", device="emulated", hardware="h20", memory=1 << 20),
+        PoolConfig(name="whole", device="emulated", hardware="h20", memory=0),
+    )
+    for rank in (0, 3):
+        check_memory(demo_of(*pools), rank)
+    with pytest.raises(ConfigError, match=r"pools\[1\]\.memory: 1048576\.0 GiB for each rank, and"):
+        check_memory(demo_of(*pools), 2)
+
+
+def test_an_emulated_device_larger_than_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moe_serve.early_checks.host_memory", lambda: 16 << 30)
+    config = demo_of(PoolConfig(name="whole", device="emulated", hardware="h20"))
+    with pytest.raises(ConfigError, match=r"\[0\]\.memory: 96\.0 GiB .* this host has 16\.0 GiB"):
+        check_memory(config, 0)
+
+
+def test_plans_that_cannot_be() -> None:
+    host = PoolConfig(name="host", device="cpu", ranks=2)
+    check_plan(demo_of(host))
+    with pytest.raises(PlacementError, match=r"plan needs .* on cpu:0, 3\.6 MiB free"):
+        check_plan(demo_of(replace(host, memory=4 << 20)))
+    with pytest.raises(ConfigError, match="has role experts and no pool beside it has attention"):
+        check_plan(demo_of(replace(host, role="experts")))
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,14 @@ def test_model_paths_resolve_against_the_current_directory(
     }
 
 
+def test_pools_have_names_of_any_script(write: Write) -> None:
+    names = [
+        load_config(write(SMALL), [f"pools.0.name={name}"]).pools[0].name
+        for name in ("gpu-0", "h20.left_2", "主机")
+    ]
+    assert names == ["gpu-0", "h20.left_2", "主机"]
+
+
 def test_an_empty_section_keeps_its_defaults(write: Write) -> None:
     assert load_config(write(f"{SMALL}cache:\n")).cache.page_size == 64
 
@@ -309,6 +317,11 @@ def test_a_plan_file_is_looked_for_beside_the_config(write: Write, tmp_path: Pat
     ("override", "said"),
     [
         ("pools=[{name: a, device: cpu}, {name: a, device: cpu}]", '2 pools are named "a"'),
+        ("pools.0.name=a+b", "pools[0].name: expected letters, digits, dots, - and _ alone, got"),
+        ("pools.0.name=a>b", "pools[0].name: expected letters"),
+        ('pools.0.name="a b"', "got 'a b'; rename the pool"),
+        ("pools.0.name='a,b'", "got 'a,b'; rename the pool"),
+        ('pools.0.name="a\\nb"', "pools[0].name: expected letters"),
         ("pools.0.collective=nccl", "pools[0].collective: nccl does not join cpu ranks; use auto"),
         ("links=[{between: [host, x], bandwidth: 1}]", 'links[0].between: there is no pool "x"'),
         ("links=[{between: [host], bandwidth: 1}]", "links[0].between: expected 2 entries, got 1"),

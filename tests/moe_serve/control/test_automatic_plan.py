@@ -168,6 +168,28 @@ def test_unlike_pools_of_one_group_need_a_link() -> None:
     deployment(pools=pools, links=(LinkConfig(between=("gpu", "left"), bandwidth=1e9),))
 
 
+def test_what_is_emulated_makes_emulated_pools_unlike() -> None:
+    def emulated(name: str, hardware: str) -> PoolConfig:
+        return PoolConfig(name=name, device="emulated", hardware=hardware, weights="bfloat16")
+
+    link = LinkConfig(between=("fast", "slow"), bandwidth=1e9)
+    unlike = (emulated("fast", "h20"), emulated("slow", "a100_sxm"))
+    with pytest.raises(ConfigError, match=r'"fast" \(emulated h20\) and "slow" \(emulated a100'):
+        deployment(pools=unlike)
+    deployment(pools=unlike, links=(link,))
+    like = (emulated("fast", "h20"), emulated("slow", "h20"))
+    deployment(pools=like)
+
+
+def test_hardware_without_the_pool_s_weight_format_is_refused() -> None:
+    pools = tuple(
+        PoolConfig(name=name, device="cpu", hardware="h20", weights="float32")
+        for name in ("left", "right")
+    )
+    with pytest.raises(ConfigError, match=r"hardware: h20 cannot compute with float32 weights"):
+        deployment(pools=pools)
+
+
 @pytest.mark.parametrize(
     ("roles", "said"),
     [

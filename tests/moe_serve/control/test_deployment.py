@@ -11,6 +11,7 @@ from moe_placement.plan_file import save
 
 from moe_serve.config.resolve import resolve
 from moe_serve.config.tree import (
+    AttentionConfig,
     CacheConfig,
     Config,
     ModelConfig,
@@ -24,7 +25,13 @@ from moe_serve.control.deployment import (
     require_one_plan,
 )
 from moe_serve.control.model_json import read_model_json
-from moe_serve.errors import AgreedError, CheckpointError, PlacementError, UnsupportedError
+from moe_serve.errors import (
+    AgreedError,
+    CheckpointError,
+    ConfigError,
+    PlacementError,
+    UnsupportedError,
+)
 
 GIB = 2**30
 MODEL = ModelConfig(path="builtin:mixtral_8x7b")
@@ -99,16 +106,13 @@ def test_a_plan_file_is_what_runs(
 
 
 def test_a_plan_file_of_another_model_s_name_runs_and_is_said(
-    planned: Planned,
-    plan_file: Callable[[Plan], PlacementConfig],
-    caplog: pytest.LogCaptureFixture,
+    planned: Planned, plan_file: Callable[[Plan], PlacementConfig]
 ) -> None:
     plan = planned().plan
-    planned(placement=plan_file(plan))
-    assert caplog.messages == []
-    other = replace(plan, model="mixtral-tuned", epoch=4)
-    assert planned(placement=plan_file(other)).plan.epoch == 4
-    (said,) = caplog.messages
+    assert planned(placement=plan_file(plan)).reasons == ()
+    other = planned(placement=plan_file(replace(plan, model="mixtral-tuned", epoch=4)))
+    assert other.plan.epoch == 4
+    (said,) = other.reasons
     assert "made for the model mixtral-tuned, and runs mixtral_8x7b now" in said
 
 
@@ -142,11 +146,18 @@ def test_a_plan_file_of_other_pools_or_another_model_is_refused(
 ) -> None:
     plan = planned().plan
     left, right = plan.pools
+    said = (
+        r'placement\.plan: .*plan\.json has pool "left" with weights float16, the config says '
+        r"pools\[0\]\.weights bfloat16; make them agree"
+    )
     other = replace(plan, pools=(replace(left, weight_format="float16"), right))
-    with pytest.raises(PlacementError, match=r"placement\.plan: .*float16.*make them agree"):
+    with pytest.raises(PlacementError, match=said):
+        planned(placement=plan_file(other))
+    other = replace(plan, pools=(left, replace(right, role="experts")))
+    with pytest.raises(PlacementError, match=r'"right" with role experts, .*\[1\]\.role both;'):
         planned(placement=plan_file(other))
     joined = replace(plan, pools=(replace(left, ranks=(0, 1, 2)),))
-    with pytest.raises(PlacementError, match=r"placement\.plan: .*make them agree"):
+    with pytest.raises(PlacementError, match=r'"left" with ranks 0 1 2, .*\[0\]\.ranks 0 1; make'):
         planned(placement=plan_file(joined))
     fewer = replace(plan, layers={0: plan.layers[0]})
     with pytest.raises(PlacementError, match="layer 1 has experts in the model"):
@@ -164,6 +175,25 @@ def test_a_model_that_cannot_be_planned_is_refused(model_json: dict[str, Any]) -
         plan_deployment(config, {**model_json, "architectures": ["GrokForCausalLM"]}, [1] * 3)
     with pytest.raises(CheckpointError, match="vocab_size 0"):
         plan_deployment(config, {**model_json, "vocab_size": 0}, [1] * 3)
+
+
+def test_heads_that_ranks_cannot_share_are_refused(model_json: dict[str, Any]) -> None:
+    pool = PoolConfig(
+        name="all", device="cpu", ranks=3, attention=AttentionConfig(tensor_parallel=3)
+    )
+    config = resolve(Config(models=(MODEL,), pools=(pool,)), model_json, 1)
+    said = r"pools\[0\]\.attention\.tensor_parallel: 3 ranks cannot share 32 attention heads"
+    with pytest.raises(UnsupportedError, match=said):
+        plan_deployment(config, model_json, [GIB] * 3)
+
+
+def test_an_experts_pool_of_a_model_without_experts_is_refused() -> None:
+    model = ModelConfig(path="builtin:llama_3_1_8b")
+    pools = (POOLS[0], PoolConfig(name="rest", device="cpu", role="experts"))
+    model_json = read_model_json(model)
+    config = resolve(Config(models=(model,), pools=pools), model_json, 1)
+    with pytest.raises(ConfigError, match=r"pools\[1\]\.role: Llama.* has no experts for a pool"):
+        plan_deployment(config, model_json, [GIB] * 3)
 
 
 def test_pool_plans_are_those_of_the_config() -> None:

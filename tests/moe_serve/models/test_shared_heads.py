@@ -9,9 +9,9 @@ import torch
 from moe_comm.shard import Shard
 from moe_kernels.table import select_ops
 
+from moe_serve.config.heads import check_heads
 from moe_serve.errors import UnsupportedError
 from moe_serve.layers.context import GroupedCacheSpec, LatentCacheSpec
-from moe_serve.models.heads import check_heads
 from moe_serve.models.registry import build_experts_model, build_model
 from moe_serve.weights.checkpoint import Checkpoint
 from moe_serve.weights.loader import WeightLoader

@@ -53,6 +53,7 @@ def change_tensors(path: Path, change: Callable[[dict[str, Any]], object]) -> No
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 def test_a_tensor_that_one_rank_alone_misses(broken: Path, fails: Callable[..., str]) -> None:
     change_tensors(broken, lambda tensors: tensors.pop(OF_RANK_1))
     line = fails(broken)
@@ -103,6 +104,7 @@ def test_a_tokenizer_that_the_front_end_cannot_read(
     assert f"cannot read the tokenizer in {broken}" in fails(broken)
 
 
+@pytest.mark.slow
 def test_a_pool_without_room(small: Path, fails: Callable[..., str]) -> None:
     pool = {"name": "host", "device": "cpu", "ranks": 2, "threads": 1, "memory": "8MiB"}
     line = fails(small, pools=[pool])
@@ -138,6 +140,7 @@ def test_ranks_of_different_versions(start_unlike: Callable[..., Run], tmp_path:
     assert f"runs version {FOREIGN}, plan rank 0 0." in line
 
 
+@pytest.mark.slow
 def test_ranks_with_different_configs(start_unlike: Callable[..., Run]) -> None:
     line = the_one_line(start_unlike([], "--set", "scheduler.max_sequences=9"))
     assert line.startswith("plan rank 1 ")

@@ -21,6 +21,7 @@ from world_runs import (
 COMEBACK_SECONDS = 40.0
 
 
+@pytest.mark.slow
 def test_an_experts_pool_comes_back(worlds: Worlds) -> None:
     """While streams are open, and with experts that were loaded elsewhere meanwhile."""
     url, (front, far) = worlds.start(

@@ -12,6 +12,7 @@ import pytest
 from fault_runs import Run, drain, open_streams
 
 
+@pytest.mark.slow
 def test_term_to_the_front_end_drains(start: Callable[..., Run], two_ranks: dict[str, Any]) -> None:
     run = start(two_ranks)
     url = run.wait_until_ready()
@@ -36,6 +37,7 @@ def test_term_to_mpirun_ends_at_once(start: Callable[..., Run], two_ranks: dict[
         assert stream.error is not None
 
 
+@pytest.mark.slow
 def test_usr1_while_loading_is_kept(start: Callable[..., Run], two_ranks: dict[str, Any]) -> None:
     run = start(two_ranks)
     while not all(loads_torch(run, number) for number in range(2)):

@@ -8,6 +8,9 @@ from attention_cases import CHECKPOINTS
 
 from moe_serve.weights.checkpoint import Checkpoint
 
+# tests/moe_serve/parallel/test_unlike_pools.py has the quick cases.
+pytestmark = pytest.mark.slow
+
 Answers = dict[str, Any]
 
 

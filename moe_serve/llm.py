@@ -25,7 +25,8 @@ from moe_serve.config.validate import validate
 from moe_serve.control.world import check_world_size, launched_world
 from moe_serve.edge.tokenizer import ModelTokenizer
 from moe_serve.errors import OverloadedError, RequestError
-from moe_serve.types import FinishReason, RankStats, Request, SamplingParams, TokenEvent
+from moe_serve.messages import RankStats
+from moe_serve.types import FinishReason, Request, SamplingParams, TokenEvent
 
 Prompt = str | Sequence[int]
 

@@ -3,7 +3,7 @@
 Request -> (scheduler) -> Batch -> (runner) -> StepOutput -> (scheduler) -> TokenEvent.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -54,6 +54,8 @@ class Request:
         decode_rank: plan rank that this whole prompt is computed for; None in any request but the
             one that a `prefill_rank` gets.
         generated_ids: the answer's first tokens, which a rank that was lost has generated.
+        second_start: where an encoder is given a pair of texts, the index in `prompt_ids` at which
+            the second one begins; None where there is one text.
     """
 
     request_id: str
@@ -64,6 +66,7 @@ class Request:
     prefill_rank: int | None = None
     decode_rank: int | None = None
     generated_ids: tuple[int, ...] = ()
+    second_start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class TokenEvent:
         error: what went wrong, where the reason is "error".
         error_kind: whose fault that was: the request's own, a full queue's (the same request may
             succeed later), or the engine's.
+        values: float32, little-endian: what an encoder made of the request, an embedding or a
+            score; empty where tokens are generated.
     """
 
     request_id: str
@@ -137,140 +142,4 @@ class TokenEvent:
     num_cached_tokens: int = 0
     error: str = ""
     error_kind: ErrorKind = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankStats:
-    """One rank's counters and gauges since it started, sent to the front end.
-
-    Attributes:
-        num_cached_tokens: prompt tokens served from the prefix cache.
-        num_expert_rows: (token, expert) rows this rank computed.
-        dispatch_bytes: bytes sent to other ranks by dispatch and combine.
-        link_bytes: of these, bytes sent to other pools; by `from>to`, names of pools.
-        num_handovers: prompts whose keys and values another rank computed for this one.
-        num_handover_failures: prompts that this rank computed because such a handover failed.
-        kv_bytes_sent: keys and values handed over to other ranks.
-        num_segments: parts of steps that had a declared time, on an emulated device.
-        num_overruns: those of them that took longer.
-        step_seconds: total seconds by part: schedule, inputs, dense (all of the model but what
-            follows), dispatch, experts, sample; moves, where experts came beside steps.
-        plan_epoch: of the plan that the rank runs.
-        given_up_epoch: of the newest plan that could not be made ready; 0 where there is none.
-        num_experts_to_load: that the plan on its way still wants.
-        moved_bytes: of experts read since the start.
-    """
-
-    plan_rank: int
-    num_waiting: int = 0
-    num_running: int = 0
-    num_pages: int = 0
-    num_pages_used: int = 0
-    num_pages_cached: int = 0
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    num_generated_tokens: int = 0
-    num_preemptions: int = 0
-    num_steps: int = 0
-    num_expert_rows: int = 0
-    dispatch_bytes: int = 0
-    link_bytes: dict[str, int] = field(default_factory=dict)
-    num_handovers: int = 0
-    num_handover_failures: int = 0
-    kv_bytes_sent: int = 0
-    num_segments: int = 0
-    num_overruns: int = 0
-    step_seconds: dict[str, float] = field(default_factory=dict)
-    plan_epoch: int = 0
-    given_up_epoch: int = 0
-    num_experts_to_load: int = 0
-    moved_bytes: int = 0
-
-
-# Of the windows in which expert load is counted.
-STEPS_PER_WINDOW = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertCounts:
-    """Rows that the tokens of one rank sent to experts, in a part of a window of steps.
-
-    Attributes:
-        window: number of the window, from 0; the same steps on all ranks of an EP group.
-        counts_LE: int64, little-endian, of each expert of each MoE layer.
-    """
-
-    window: int
-    counts_LE: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanChange:
-    """Where experts go from a step on that the ranks of an EP group agree on.
-
-    Attributes:
-        base_epoch: of the plan that changes.
-        epoch: of the changed plan.
-        slots, weights: of the layers that change, as the plan has them.
-    """
-
-    base_epoch: int
-    epoch: int
-    slots: dict[int, tuple[tuple[int, ...], ...]]
-    weights: dict[int, tuple[tuple[float, ...], ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """From the front end to one rank. All ranks get every wake number, so that all wake.
-
-    Attributes:
-        wake: grows with every command that brings work; see `step/worker.py`.
-        abort: request ids to end early.
-        stop: leave the serving loop, at a step all ranks agree on.
-        plan_change: make ready, and run once all ranks of the EP group can.
-    """
-
-    wake: int
-    submit: tuple[Request, ...] = ()
-    abort: tuple[str, ...] = ()
-    stop: bool = False
-    plan_change: PlanChange | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipNews:
-    """Ranks were lost or came back, and those that are there have regrouped.
-
-    Attributes:
-        epoch: of the membership.
-        lost: all plan ranks that are lost by now.
-        refusal: why nothing can be computed any more; empty where it can.
-        links: addresses of the links of the ranks that are there, by plan rank.
-    """
-
-    epoch: int
-    lost: tuple[int, ...]
-    refusal: str = ""
-    links: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """From one rank to the front end.
-
-    Attributes:
-        asleep_since: the wake number at which this rank fell asleep, now that it has work again:
-            it asks for a newer one, which wakes all ranks.
-        expert_counts: since the last report that had any.
-        is_last: the rank leaves its serving loop.
-        news: from plan rank 0 alone.
-    """
-
-    plan_rank: int
-    events: tuple[TokenEvent, ...] = ()
-    stats: RankStats | None = None
-    asleep_since: int | None = None
-    expert_counts: ExpertCounts | None = None
-    is_last: bool = False
-    news: MembershipNews | None = None
+    values: bytes = b""

@@ -18,13 +18,15 @@ LOWER_ROOMS = {
     "errors": set(),
     "types": {"errors"},
     "config": {"types", "errors"},
+    "messages": {"types", "errors", "config"},
     "schedule": {"types", "errors"},
-    "control": {"types", "errors", "config"},
-    "edge": {"types", "errors", "config", "control"},
+    "control": {"types", "messages", "errors", "config"},
+    "edge": {"types", "messages", "errors", "config", "control"},
     "layers": {"types", "errors", "config"},
     "weights": {"types", "errors", "config", "layers"},
     "models": {"types", "errors", "config", "layers", "weights"},
-    "step": {"types", "errors", "config", "schedule", "layers", "models", "weights"},
+    "step": {"types", "messages", "errors", "config", "schedule", "layers", "models", "weights"},
+    "encoders": {"types", "messages", "errors", "config", "schedule", "weights", "step"},
 }
 TOP_ROOMS = {"cli", "bench"}
 LONE_ROOMS = {"errors", "types", "schedule"}
@@ -53,6 +55,7 @@ CLOCKS = {"time", "random", "secrets"}
 # These start, or end with a config error, before torch is loaded.
 LIGHT_ROOMS = {
     "types",
+    "messages",
     "errors",
     "config",
     "schedule",

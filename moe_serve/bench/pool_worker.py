@@ -12,7 +12,8 @@ from moe_placement.load.trace_file import save
 
 from moe_serve.control.world import launched_world
 from moe_serve.llm import LLM
-from moe_serve.types import RankStats, SamplingParams
+from moe_serve.messages import RankStats
+from moe_serve.types import SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,27 @@ Wire = Annotated[str, OneOf(("auto", "float32", "bfloat16", "float16", "int8"))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SliceConfig:
+    """A tenant's share of each rank's device that it is on.
+
+    Attributes:
+        compute_percent: of the device's time, from 1; 0 is an equal part of what the tenants that
+            say it leave.
+        memory_mb: MiB for weights, working space and KV cache; 0 is an equal part of what the
+            tenants that say it leave.
+        mode: share takes more time and more pages while others leave theirs idle, and gives pages
+            back when they are wanted; hard never does.
+        isolate: time shares the device in turns; sm has a part of its processors to itself, where
+            the device has such parts.
+    """
+
+    compute_percent: Annotated[int, Range(0, 100)] = 0
+    memory_mb: CountOrAuto = 0
+    mode: Annotated[str, OneOf(("share", "hard"))] = "share"
+    isolate: Annotated[str, OneOf(("time", "sm"))] = "time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """One served model.
 
@@ -36,12 +57,18 @@ class ModelConfig:
         dtype: of weights, activations and KV cache: float32, bfloat16 or float16; auto follows
             config.json.
         max_context: the most tokens of prompt and answer; 0 is the model's own.
+        slice: its share of the devices, where several models are served.
+        spread: over all ranks, or whole on one of them; auto spreads models with experts.
+        rank: the plan rank of a model that is on one; -1 is where the packing puts it.
     """
 
     path: Text
     name: str = ""
     dtype: Dtype = "auto"
     max_context: CountOrAuto = 0
+    slice: SliceConfig = field(default_factory=SliceConfig)
+    spread: Annotated[str, OneOf(("auto", "all", "one"))] = "auto"
+    rank: Annotated[int, Range(-1)] = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +165,15 @@ class SchedulerConfig:
         refused (HTTP 429).
     max_local_prefill: tokens of a prompt, beyond those that the rank which decodes has cached, up
         to which that rank computes them itself although other pools have the role prefill.
+    max_step: seconds that a step may take while other models want the device: prompts are cut to
+        fit. A share is kept to within about one such step.
     """
 
     max_tokens_per_step: Count = 2048
     max_sequences: Count = 256
     max_waiting: Count = 1024
     max_local_prefill: Count = 256
+    max_step: Annotated[Seconds, Range(0, above=True)] = 0.004
 
     @property
     def max_live(self) -> int:
@@ -178,6 +208,7 @@ class ServerConfig:
     host: Text = "127.0.0.1"
     port: Annotated[int, Range(0, 65535)] = 8000
     api_keys: str = ""
+    admin_keys: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

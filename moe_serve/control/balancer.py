@@ -15,7 +15,7 @@ from moe_serve.control.balance import LoadQuestion, Rearrangement, ServedDeploym
 from moe_serve.control.expert_load import ExpertLoadRecord
 from moe_serve.control.plan_solver import PlanSolver
 from moe_serve.errors import EngineDeadError
-from moe_serve.types import MembershipNews, PlanChange, RankStats
+from moe_serve.messages import MembershipNews, PlanChange, RankStats
 
 logger = logging.getLogger(__name__)
 

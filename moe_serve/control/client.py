@@ -2,9 +2,12 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from moe_serve.types import MembershipNews, RankStats, Request, TokenEvent
+from moe_serve.messages import MembershipNews, RankStats
+from moe_serve.types import Request, TokenEvent
+
+Task = Literal["generate", "embed", "rerank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,8 @@ class ServedModel:
         context_length: the most tokens of prompt and answer together.
         vocab_size: token ids are below this.
         end_token_ids: the ids that end a sequence (generation_config.json, else config.json).
+        task: what the model does: generate text, embed texts, or score pairs of them (rerank).
+        embedding_width: of an embedding; 0 where the task is another one.
     """
 
     name: str
@@ -24,6 +29,8 @@ class ServedModel:
     context_length: int
     vocab_size: int
     end_token_ids: tuple[int, ...]
+    task: Task = "generate"
+    embedding_width: int = 0
 
 
 class EngineClient(Protocol):

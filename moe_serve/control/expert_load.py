@@ -10,7 +10,7 @@ import numpy as np
 from moe_placement.load.trace import ExpertLoad, Ints
 from moe_placement.plan import Plan
 
-from moe_serve.types import STEPS_PER_WINDOW, ExpertCounts
+from moe_serve.messages import STEPS_PER_WINDOW, ExpertCounts
 
 _MOST_WINDOWS = 256
 _LATE_WINDOWS = 8

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from moe_serve.types import RankStats
+from moe_serve.messages import RankStats
 
 _WINDOW = 16
 

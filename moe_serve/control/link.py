@@ -9,7 +9,7 @@ import msgspec
 import zmq
 
 from moe_serve.control.addresses import first_reachable
-from moe_serve.types import Command, Report
+from moe_serve.messages import Command, Report
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import zmq.asyncio
 
 from moe_serve.control.link import FrontEndLink
 from moe_serve.errors import EngineDeadError
-from moe_serve.types import Command, Report
+from moe_serve.messages import Command, Report
 
 
 class RankLines:

@@ -13,15 +13,8 @@ from moe_serve.control.rank_lines import RankLines
 from moe_serve.control.router import Route, Router
 from moe_serve.control.submissions import submissions
 from moe_serve.errors import BringUpError, EngineDeadError, RequestError
-from moe_serve.types import (
-    Command,
-    MembershipNews,
-    PlanChange,
-    RankStats,
-    Report,
-    Request,
-    TokenEvent,
-)
+from moe_serve.messages import Command, MembershipNews, PlanChange, RankStats, Report
+from moe_serve.types import Request, TokenEvent
 
 logger = logging.getLogger(__name__)
 

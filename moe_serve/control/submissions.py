@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from moe_serve.control.router import Route
-from moe_serve.types import Command, Request, SamplingParams
+from moe_serve.messages import Command
+from moe_serve.types import Request, SamplingParams
 
 
 def submissions(requests: Sequence[Request], route: Route) -> dict[int, Command]:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from moe_serve.errors import RequestError
+from moe_serve.messages import RankStats
 from moe_serve.schedule.scheduler import Scheduler
 from moe_serve.step.handover import Handover, NoHandover
 from moe_serve.step.runner import Runner
 from moe_serve.step.sampler import Sampler
 from moe_serve.step.timing import TimedDispatcher, Timer
-from moe_serve.types import Batch, RankStats, Request, TokenEvent
+from moe_serve.types import Batch, Request, TokenEvent
 
 
 class Engine:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from moe_serve.types import STEPS_PER_WINDOW, ExpertCounts
+from moe_serve.messages import STEPS_PER_WINDOW, ExpertCounts
 
 
 class ExpertCounter:

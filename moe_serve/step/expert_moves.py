@@ -13,8 +13,8 @@ from moe_placement.plan import LayerPlan, Plan
 
 from moe_serve.errors import CheckpointError
 from moe_serve.layers.linear import ExpertsLayer
+from moe_serve.messages import PlanChange, RankStats
 from moe_serve.models.expert_reader import ExpertReader
-from moe_serve.types import PlanChange, RankStats
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
 """The engine of a rank that never has requests of its own."""
 
 from moe_serve.errors import RequestError
+from moe_serve.messages import RankStats
 from moe_serve.step.runner import Runner
 from moe_serve.step.timing import TimedDispatcher, Timer
-from moe_serve.types import Batch, RankStats, Request, TokenEvent
+from moe_serve.types import Batch, Request, TokenEvent
 
 
 class Follower:

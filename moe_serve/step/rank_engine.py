@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from moe_serve.types import RankStats, Request, TokenEvent
+from moe_serve.messages import RankStats
+from moe_serve.types import Request, TokenEvent
 
 
 class RankEngine(Protocol):

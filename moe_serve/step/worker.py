@@ -15,10 +15,11 @@ from moe_comm.header import StepHeader, agree
 from moe_comm.transport.exchange import Exchange, PeerLostError
 
 from moe_serve.errors import OverloadedError, RequestError
+from moe_serve.messages import Command, MembershipNews, Report
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover
 from moe_serve.step.rank_engine import RankEngine
-from moe_serve.types import Command, ErrorKind, MembershipNews, Report, Request, TokenEvent
+from moe_serve.types import ErrorKind, Request, TokenEvent
 
 _SECONDS_BETWEEN_STATS = 0.5
 _SECONDS_BETWEEN_LOOKS = 1.0

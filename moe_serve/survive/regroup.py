@@ -16,6 +16,7 @@ from moe_serve.control.together import together
 from moe_serve.errors import AgreedError, PlacementError
 from moe_serve.exchanges import make_dispatcher, open_exchanges, routing_tables
 from moe_serve.load_rank import LoadedRank, RankParts
+from moe_serve.messages import MembershipNews
 from moe_serve.survive.remaining_plan import (
     Missing,
     choose_ranks,
@@ -24,7 +25,6 @@ from moe_serve.survive.remaining_plan import (
     with_missing,
 )
 from moe_serve.survive.room import free_slots
-from moe_serve.types import MembershipNews
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from moe_placement.load.trace_file import load, save
 from moe_placement.plan import LayerPlan, Plan, PoolPlan
 
 from moe_serve.control.expert_load import ExpertLoadRecord
-from moe_serve.types import STEPS_PER_WINDOW, ExpertCounts
+from moe_serve.messages import STEPS_PER_WINDOW, ExpertCounts
 
 LAYER = LayerPlan(((0, 1), (2,), (0, 1, 2)), ((1.0, 1.0), (1.0,), (1.0, 1.0, 1.0)))
 POOLS = (PoolPlan("a", "cpu", (0, 1)), PoolPlan("b", "cpu", (2,), role="prefill", ep_group=1))

@@ -15,7 +15,8 @@ from moe_serve.control.link import RankLink
 from moe_serve.control.remote_engine import RemoteEngine
 from moe_serve.control.router import Router
 from moe_serve.errors import EngineDeadError, OverloadedError
-from moe_serve.types import Command, RankStats, Report, Request, SamplingParams, TokenEvent
+from moe_serve.messages import Command, RankStats, Report
+from moe_serve.types import Request, SamplingParams, TokenEvent
 
 SECRET = b"0123456789abcdef"
 

@@ -11,7 +11,8 @@ from moe_serve.control.link import RankLink
 from moe_serve.control.remote_engine import RemoteEngine
 from moe_serve.control.router import Router
 from moe_serve.errors import EngineDeadError
-from moe_serve.types import Command, MembershipNews, RankStats, Report, Request, SamplingParams
+from moe_serve.messages import Command, MembershipNews, RankStats, Report
+from moe_serve.types import Request, SamplingParams
 from moe_serve.types import TokenEvent as Event
 
 SECRET = b"0123456789abcdef"

@@ -8,7 +8,8 @@ from moe_serve.control.imbalance import ImbalanceWindow
 from moe_serve.control.journal import Journal
 from moe_serve.control.router import Route, Router
 from moe_serve.errors import OverloadedError, RequestError
-from moe_serve.types import RankStats, Request, SamplingParams, TokenEvent
+from moe_serve.messages import RankStats
+from moe_serve.types import Request, SamplingParams, TokenEvent
 
 
 def pick(router: Router, prompt_ids: Sequence[int], num_sequences: int) -> int:

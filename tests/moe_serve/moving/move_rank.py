@@ -22,8 +22,9 @@ from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import Rank, build_rank
 from moe_serve.config.load import load_config
 from moe_serve.control.world import launched_world
+from moe_serve.messages import Command, PlanChange, RankStats, Report
 from moe_serve.step.worker import Worker
-from moe_serve.types import Command, PlanChange, RankStats, Report, Request, SamplingParams
+from moe_serve.types import Request, SamplingParams
 
 # Rank 0 has more to do, so that it is the last to end.
 NUM_TOKENS = (40, 36)

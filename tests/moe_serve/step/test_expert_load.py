@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from moe_serve.messages import STEPS_PER_WINDOW, ExpertCounts
 from moe_serve.step.expert_load import ExpertCounter
-from moe_serve.types import STEPS_PER_WINDOW, ExpertCounts
 
 
 def counts_of(counts: ExpertCounts) -> list[list[int]]:

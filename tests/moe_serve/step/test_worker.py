@@ -10,11 +10,12 @@ from moe_comm.transport.exchange import Exchange
 from moe_placement.plan import Plan, PoolPlan
 
 from moe_serve.errors import OverloadedError, RequestError
+from moe_serve.messages import Command, RankStats, Report
 from moe_serve.step.engine import Engine
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover, MoveLimits
 from moe_serve.step.worker import Worker
-from moe_serve.types import Command, RankStats, Report, Request, SamplingParams
+from moe_serve.types import Request, SamplingParams
 
 EPOCH = 5
 

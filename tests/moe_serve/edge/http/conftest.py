@@ -16,7 +16,8 @@ from moe_serve.edge.app import create_app
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server
 from moe_serve.errors import OverloadedError
-from moe_serve.types import ErrorKind, FinishReason, MembershipNews, RankStats, Request, TokenEvent
+from moe_serve.messages import MembershipNews, RankStats
+from moe_serve.types import ErrorKind, FinishReason, Request, TokenEvent
 
 CONTEXT = 512
 START, END = 1, 2

@@ -198,7 +198,7 @@ class LLM:
         waiting = deque(requests)
         while True:
             self._feed(waiting)
-            header = StepHeader(engine.has_work, wake=0, plan_epoch=epoch, tenant=0, stop=False)
+            header = StepHeader(work=engine.has_work, wake=0, plan_epoch=epoch)
             if not agree(self._rank.exchange, header).work:
                 return events
             for event in engine.step():

@@ -1,8 +1,31 @@
 """What the front end and the ranks tell each other: small, frozen, without torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from moe_serve.types import Request, TokenEvent
+from moe_serve.config.tree import ModelConfig
+from moe_serve.types import Request, ServedModel, TokenEvent
+
+ALL_RANKS = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceStats:
+    """What one tenant has used of one rank, and holds there.
+
+    Attributes:
+        seconds: of the device's time since the tenant came.
+        memory: bytes by part: weights, working space, and pages held of the KV cache.
+        num_tokens: prompt tokens admitted and tokens generated.
+    """
+
+    tenant: int
+    seconds: float
+    memory: dict[str, int] = field(default_factory=dict)
+    num_waiting: int = 0
+    num_running: int = 0
+    num_tokens: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +48,7 @@ class RankStats:
         given_up_epoch: of the newest plan that could not be made ready; 0 where there is none.
         num_experts_to_load: that the plan on its way still wants.
         moved_bytes: of experts read since the start.
+        slices: of each tenant on the rank, where there are several.
     """
 
     plan_rank: int
@@ -51,6 +75,22 @@ class RankStats:
     given_up_epoch: int = 0
     num_experts_to_load: int = 0
     moved_bytes: int = 0
+    slices: tuple[SliceStats, ...] = ()
+
+    def __add__(self, other: "RankStats") -> "RankStats":
+        """Of two engines on this rank together."""
+        sums = {
+            each.name: _sum(getattr(self, each.name), getattr(other, each.name))
+            for each in fields(self)
+            if each.name != "plan_rank"
+        }
+        return RankStats(plan_rank=self.plan_rank, **sums)
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if not isinstance(one, dict):
+        return one + other
+    return {key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()}
 
 
 # Of the windows in which expert load is counted.
@@ -87,6 +127,39 @@ class PlanChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantChange:
+    """Who is served, and with which share, from a step on that the ranks agree on.
+
+    Attributes:
+        number: counts all changes of a server, from 1; one is under way at a time.
+        model: resolved; with its slice.
+        rank: the only plan rank that the tenant is on, or ALL_RANKS.
+        memory: bytes of each of its ranks that it may always hold.
+    """
+
+    number: int
+    kind: Literal["load", "unload", "resize"]
+    tenant: int
+    model: ModelConfig
+    rank: int
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantNews:
+    """A rank has done its part of a change, or cannot.
+
+    Attributes:
+        error: why it cannot.
+        served: of a tenant that was loaded on this rank.
+    """
+
+    number: int
+    error: str = ""
+    served: ServedModel | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """From the front end to one rank. All ranks get every wake number, so that all wake.
 
@@ -95,6 +168,7 @@ class Command:
         abort: request ids to end early.
         stop: leave the serving loop, at a step all ranks agree on.
         plan_change: make ready, and run once all ranks of the EP group can.
+        tenant_change: make ready, and act on it once all ranks can.
     """
 
     wake: int
@@ -102,6 +176,7 @@ class Command:
     abort: tuple[str, ...] = ()
     stop: bool = False
     plan_change: PlanChange | None = None
+    tenant_change: TenantChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +206,7 @@ class Report:
         expert_counts: since the last report that had any.
         is_last: the rank leaves its serving loop.
         news: from plan rank 0 alone.
+        tenant_news: of the newest change of who is served.
     """
 
     plan_rank: int
@@ -140,3 +216,4 @@ class Report:
     expert_counts: ExpertCounts | None = None
     is_last: bool = False
     news: MembershipNews | None = None
+    tenant_news: TenantNews | None = None

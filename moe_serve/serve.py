@@ -21,6 +21,8 @@ from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.errors import EngineDeadError
 from moe_serve.kv_join import join_kv
+from moe_serve.step.changes import no_changes
+from moe_serve.step.tenants import Tenants
 from moe_serve.step.worker import Worker
 from moe_serve.survive.regroup import Survivor
 from moe_serve.survive.welcome import read_welcome, welcome_of
@@ -80,7 +82,9 @@ def _serve(
         watch = partial(_look_at_all, front_end, meeting)
     load, mover = rank.loaded.load, rank.loaded.mover
     go_on = Survivor(meeting, rank.parts, rank.loaded, address).go_on
-    worker = Worker(launch.rank, rank.engine, rank.exchange, link, watch, load, mover, go_on)
+    tenants = Tenants.of_one(launch.rank, rank.engine)
+    changes = no_changes(launch.rank, tenants)
+    worker = Worker(launch.rank, tenants, changes, rank.exchange, link, watch, load, mover, go_on)
     worker.run(comes_back=meeting.comes_back)
     link.close()
     if kv_end is not None:

@@ -8,6 +8,30 @@ from typing import Literal
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 ErrorKind = Literal["", "request", "overloaded", "engine"]
+Task = Literal["generate", "embed", "rerank"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One tenant as the edge sees it.
+
+    Attributes:
+        name: the `model` that requests name.
+        path: checkpoint directory, for tokenizer and chat template.
+        context_length: the most tokens of prompt and answer together.
+        vocab_size: token ids are below this.
+        end_token_ids: the ids that end a sequence (generation_config.json, else config.json).
+        task: what the model does: generate text, embed texts, or score pairs of them (rerank).
+        embedding_width: of an embedding; 0 where the task is another one.
+    """
+
+    name: str
+    path: str
+    context_length: int
+    vocab_size: int
+    end_token_ids: tuple[int, ...]
+    task: Task = "generate"
+    embedding_width: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

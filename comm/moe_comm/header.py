@@ -6,17 +6,16 @@ import numpy as np
 
 from moe_comm.transport.exchange import Exchange
 
-# Words of the header on the wire. Those that no field uses yet hold the smallest int, which any
-# later value beats, so a new field takes a word without changing what the others mean.
-_NUM_WORDS = 8
-_UNUSED = np.iinfo(np.int64).min
+NUM_TURNS = 64
+# Words of the header on the wire before those of the turns.
+_NUM_FIELDS = 9
 
 
 class EpochError(ValueError):
     """Ranks of one group came to a step with different plans."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepHeader:
     """What one rank wants of the next step, or what all of them agreed on.
 
@@ -26,21 +25,27 @@ class StepHeader:
             sleep when an agreed header has no work and the same wake number as the agreed header
             before it, which all of them know.
         plan_epoch: of the plan that the rank runs; must be equal.
-        tenant: the served model that this rank's work is for; agreed: the largest of those with
-            work, -1 where there is none. The others take part in that step with no tokens.
         stop: agreed: any rank asks to stop.
         ready_epoch: of the newest plan that the rank can run; agreed: that all of them can.
         given_up_epoch: of the newest plan that the rank could not make ready, 0 where there is
             none; agreed: that any of them could not.
+        clock: nanoseconds of the group's time, as this rank reckons; agreed: the latest.
+        ready_change: number of the newest change of who is served that the rank is ready for;
+            agreed: that all of them are.
+        turns: whose turn the next step may be as far as this rank has work for it, by numbers
+            below NUM_TURNS; agreed: as far as any rank has. Whose it is follows from what is
+            agreed; a rank without work for it takes part with no tokens.
     """
 
     work: bool
     wake: int
     plan_epoch: int
-    tenant: int
-    stop: bool
+    stop: bool = False
     ready_epoch: int = 0
     given_up_epoch: int = 0
+    clock: int = 0
+    ready_change: int = 0
+    turns: frozenset[int] = frozenset()
 
 
 def agree(exchange: Exchange, header: StepHeader) -> StepHeader:
@@ -50,24 +55,38 @@ def agree(exchange: Exchange, header: StepHeader) -> StepHeader:
         EpochError: the ranks run plans of different epochs.
         PeerLostError: a rank did not come to the step.
     """
-    words = np.full(_NUM_WORDS, _UNUSED, dtype=np.int64)
-    tenant = header.tenant if header.work else -1
-    # The smallest epoch is the negative of the largest negative one.
-    words[:8] = (
+    words = np.zeros(_NUM_FIELDS + NUM_TURNS, dtype=np.int64)
+    # The smallest of several numbers is the negative of the largest negative one.
+    words[:_NUM_FIELDS] = (
         header.work,
         header.stop,
         header.wake,
-        tenant,
         header.plan_epoch,
         -header.plan_epoch,
         -header.ready_epoch,
         header.given_up_epoch,
+        header.clock,
+        -header.ready_change,
     )
-    agreed = exchange.max_reduce(words)[:8].tolist()
-    work, stop, wake, tenant, newest, oldest, unready, given_up = agreed
+    for turn in header.turns:
+        words[_NUM_FIELDS + turn] = 1
+    agreed = exchange.max_reduce(words)
+    work, stop, wake, newest, oldest, unready, given_up, clock, unchanged = agreed[
+        :_NUM_FIELDS
+    ].tolist()
     if newest != -oldest:
         raise EpochError(
             f"ranks of one group run plans of epochs {-oldest} to {newest}, this one"
             f" {header.plan_epoch}; a plan may change only where all ranks change it"
         )
-    return StepHeader(bool(work), wake, newest, tenant, bool(stop), -unready, given_up)
+    return StepHeader(
+        work=bool(work),
+        wake=wake,
+        plan_epoch=newest,
+        stop=bool(stop),
+        ready_epoch=-unready,
+        given_up_epoch=given_up,
+        clock=clock,
+        ready_change=-unchanged,
+        turns=frozenset(np.flatnonzero(agreed[_NUM_FIELDS:]).tolist()),
+    )

@@ -1,36 +1,12 @@
 """What the HTTP edge needs of the engine, whichever process the engine runs in."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from moe_serve.messages import MembershipNews, RankStats
 from moe_serve.types import Request, TokenEvent
-
-Task = Literal["generate", "embed", "rerank"]
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One tenant as the edge sees it.
-
-    Attributes:
-        name: the `model` that requests name.
-        path: checkpoint directory, for tokenizer and chat template.
-        context_length: the most tokens of prompt and answer together.
-        vocab_size: token ids are below this.
-        end_token_ids: the ids that end a sequence (generation_config.json, else config.json).
-        task: what the model does: generate text, embed texts, or score pairs of them (rerank).
-        embedding_width: of an embedding; 0 where the task is another one.
-    """
-
-    name: str
-    path: str
-    context_length: int
-    vocab_size: int
-    end_token_ids: tuple[int, ...]
-    task: Task = "generate"
-    embedding_width: int = 0
+from moe_serve.types import ServedModel as ServedModel
+from moe_serve.types import Task as Task
 
 
 class EngineClient(Protocol):

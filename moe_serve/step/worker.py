@@ -15,14 +15,21 @@ from moe_comm.header import StepHeader, agree
 from moe_comm.transport.exchange import Exchange, PeerLostError
 
 from moe_serve.errors import OverloadedError, RequestError
-from moe_serve.messages import Command, MembershipNews, Report
+from moe_serve.messages import Command, MembershipNews, Report, TenantNews
+from moe_serve.step.changes import TenantChanges
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover
-from moe_serve.step.rank_engine import RankEngine
+from moe_serve.step.tenants import Tenants
+from moe_serve.step.turns import ONE_RANK_TENANTS, Turn
 from moe_serve.types import ErrorKind, Request, TokenEvent
 
+FIRST_TENANT = 0
 _SECONDS_BETWEEN_STATS = 0.5
 _SECONDS_BETWEEN_LOOKS = 1.0
+# While a model is loaded beside those that sleep.
+_SECONDS_BETWEEN_LOOKS_AT_LOADING = 0.02
+# Somebody may have a turn again at any time on another rank.
+_LONGEST_PAUSE = 0.002
 
 
 class Link(Protocol):
@@ -52,6 +59,7 @@ class Regrouped(Protocol):
 class Worker:
     """
     Args:
+        load, mover: of the first model, whose experts may move.
         watch: called now and then; raises where the rank must not go on.
         regroup: called where ranks are lost or come back; raises where there is no going on.
     """
@@ -59,7 +67,8 @@ class Worker:
     def __init__(
         self,
         plan_rank: int,
-        engine: RankEngine,
+        tenants: Tenants,
+        changes: TenantChanges,
         exchange: Exchange,
         link: Link,
         watch: Callable[[], None],
@@ -68,7 +77,8 @@ class Worker:
         regroup: Callable[[], Regrouped] | None = None,
     ) -> None:
         self._plan_rank = plan_rank
-        self._engine = engine
+        self._tenants = tenants
+        self._changes = changes
         self._exchange = exchange
         self._link = link
         self._watch = watch
@@ -79,6 +89,7 @@ class Worker:
         self._refusal = ""
         self._wake = 0
         self._stop = False
+        self._told = self._readiness
         self._next_stats = 0.0
 
     def run(self, *, comes_back: bool = False) -> None:
@@ -104,7 +115,7 @@ class Worker:
         self._exchange, self._news = regrouped.exchange, regrouped.news
         self._refusal = regrouped.news.refusal
         if self._refusal:
-            self._engine.abort_all()
+            self._tenants.abort_all()
         if self._plan_rank == 0:
             self._link.send(Report(plan_rank=0, news=regrouped.news))
 
@@ -112,53 +123,78 @@ class Worker:
         agreed_wake = -1
         while True:
             self._take(self._link.receive())
-            self._engine.poll()
+            self._tenants.poll()
             header = agree(self._exchange, self._header())
             if header.stop:
                 self._report([], force=True, is_last=True)
                 return
-            if self._mover.follow(header):
-                self._report([], force=True)
-            if header.work:
-                self._step()
+            self._follow_header(header)
+            turn = self._tenants.next(header)
+            if turn is not None:
+                self._take_turn(turn)
+            elif header.work:
+                pause = min(self._tenants.seconds_to_wait(), _LONGEST_PAUSE)
+                self._link.wait(pause, self._tenants.descriptors)
             elif header.wake == agreed_wake:
                 self._report([], force=True)
                 self._sleep_until_after(header.wake)
             agreed_wake = header.wake
 
-    def _step(self) -> None:
-        events = self._engine.step()
-        self._load.end_step()
-        self._mover.advance()
-        self._report(events)
+    def _follow_header(self, header: StepHeader) -> None:
+        news = self._changes.follow(header.ready_change)
+        if self._mover.follow(header) or news is not None:
+            self._report([], force=True, tenant_news=news)
+
+    def _take_turn(self, turn: Turn) -> None:
+        for events in self._tenants.take(turn):
+            if turn.tenant == FIRST_TENANT:
+                self._load.end_step()
+            self._mover.advance()
+            self._report(events)
+            if turn.tenant == ONE_RANK_TENANTS:
+                self._take(self._link.receive())
 
     def _header(self) -> StepHeader:
+        self._told = self._readiness
+        ready_epoch, given_up_epoch, ready_change = self._told
         return StepHeader(
-            work=self._engine.has_work,
+            work=self._tenants.has_work,
             wake=self._wake,
             plan_epoch=self._mover.epoch,
-            tenant=0 if self._engine.has_work else -1,
             stop=self._stop,
-            ready_epoch=self._mover.ready_epoch,
-            given_up_epoch=self._mover.given_up_epoch,
+            ready_epoch=ready_epoch,
+            given_up_epoch=given_up_epoch,
+            clock=self._tenants.now,
+            ready_change=ready_change,
+            turns=self._tenants.turns,
         )
+
+    @property
+    def _readiness(self) -> tuple[int, int, int]:
+        """What the other ranks may wait for."""
+        mover = self._mover
+        return mover.ready_epoch, mover.given_up_epoch, self._changes.ready_number
 
     def _sleep_until_after(self, wake: int) -> None:
         has_asked = False
         while self._wake <= wake:
             self._watch()
-            was_loading = self._mover.is_loading
             self._mover.advance()
-            # The other ranks may wait for what has just become ready.
-            is_wanted = was_loading and not self._mover.is_loading
-            seconds = 0.0 if self._mover.is_loading or is_wanted else _SECONDS_BETWEEN_LOOKS
-            self._link.wait(seconds, self._engine.descriptors)
+            is_wanted = self._readiness != self._told
+            seconds = 0.0 if is_wanted and not has_asked else self._seconds_to_look()
+            self._link.wait(seconds, self._tenants.descriptors)
             self._take(self._link.receive())
-            if self._engine.poll():
+            if self._tenants.poll():
                 self._report([], force=True)
-            if (self._engine.has_work or is_wanted) and not has_asked:
+            if (self._tenants.has_work or is_wanted) and not has_asked:
                 self._link.send(Report(plan_rank=self._plan_rank, asleep_since=wake))
                 has_asked = True
+
+    def _seconds_to_look(self) -> float:
+        if self._mover.is_loading:
+            return 0.0
+        loading = self._changes.is_loading
+        return _SECONDS_BETWEEN_LOOKS_AT_LOADING if loading else _SECONDS_BETWEEN_LOOKS
 
     def _take(self, commands: Sequence[Command]) -> None:
         events: list[TokenEvent] = []
@@ -167,26 +203,32 @@ class Worker:
             self._stop |= command.stop
             if command.plan_change is not None:
                 self._mover.take(command.plan_change)
+            if command.tenant_change is not None:
+                self._changes.take(command.tenant_change)
             events += [event for request in command.submit for event in self._add(request)]
-            events += [event for name in command.abort if (event := self._engine.abort(name))]
+            events += [event for name in command.abort if (event := self._tenants.abort(name))]
         if events:
             self._report(events)
 
     def _add(self, request: Request) -> list[TokenEvent]:
         if self._refusal and request.decode_rank is not None:
-            self._engine.give_back(request, self._refusal)
+            self._tenants.give_back(request, self._refusal)
             return []
         if self._refusal:
             return [_failure(request, self._refusal, "engine")]
         try:
-            self._engine.add(request)
+            self._tenants.add(request)
         except RequestError as error:
             kind: ErrorKind = "overloaded" if isinstance(error, OverloadedError) else "request"
             return [_failure(request, str(error), kind)]
         return []
 
     def _report(
-        self, events: Sequence[TokenEvent], force: bool = False, is_last: bool = False
+        self,
+        events: Sequence[TokenEvent],
+        force: bool = False,
+        is_last: bool = False,
+        tenant_news: TenantNews | None = None,
     ) -> None:
         now = time.monotonic()
         stats = None
@@ -195,7 +237,7 @@ class Worker:
         ended = any(event.finish_reason is not None for event in events)
         if force or ended or now >= self._next_stats:
             self._next_stats = now + _SECONDS_BETWEEN_STATS
-            stats = self._mover.add_to(self._engine.stats())
+            stats = self._mover.add_to(self._tenants.stats())
         if events or stats is not None or counts is not None:
             self._link.send(
                 Report(
@@ -206,6 +248,7 @@ class Worker:
                     is_last=is_last,
                     # Again and again: the front end may not have called yet.
                     news=self._news if self._plan_rank == 0 else None,
+                    tenant_news=tenant_news,
                 )
             )
         # After the events have left: where this raises, no token is lost.

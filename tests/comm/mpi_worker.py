@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from moe_comm.collective import CollectiveDispatcher
-from moe_comm.header import EpochError, StepHeader, agree
+from moe_comm.header import NUM_TURNS, EpochError, StepHeader, agree
 from moe_comm.launch import read_launch
 from moe_comm.transport.exchange import Exchange, PeerLostError
 from moe_comm.transport.torch_dist import open_torch_exchange
@@ -91,14 +91,18 @@ def check_bytes_sent(exchange: Exchange, device: torch.device) -> None:
 
 def check_header(exchange: Exchange) -> None:
     rank, last = exchange.rank, exchange.size - 1
-    idle = StepHeader(work=False, wake=rank, plan_epoch=3, tenant=7, stop=False)
-    assert agree(exchange, idle) == StepHeader(False, last, 3, -1, False)
-    busy = StepHeader(work=rank == last, wake=5, plan_epoch=0, tenant=rank, stop=rank == 0)
-    assert agree(exchange, busy) == StepHeader(True, 5, 0, last, True)
+    idle = StepHeader(work=False, wake=rank, plan_epoch=3, clock=rank, ready_change=rank)
+    found = StepHeader(work=False, wake=last, plan_epoch=3, clock=last, ready_change=0)
+    assert agree(exchange, idle) == found
+    turns = frozenset([rank, NUM_TURNS - 1])
+    busy = StepHeader(work=rank == last, wake=5, plan_epoch=0, stop=rank == 0, turns=turns)
+    every = frozenset([*range(last + 1), NUM_TURNS - 1])
+    found = StepHeader(work=True, wake=5, plan_epoch=0, stop=True, turns=every)
+    assert agree(exchange, busy) == found
     if exchange.size == 1:
         return
     try:
-        agree(exchange, StepHeader(False, 0, plan_epoch=4 + (rank == last), tenant=0, stop=False))
+        agree(exchange, StepHeader(work=False, wake=0, plan_epoch=4 + (rank == last)))
     except EpochError as error:
         assert "epochs 4 to 5" in str(error)
     else:

@@ -93,7 +93,7 @@ class Rank:
         for number, prompt in self._mine():
             engine.add(self._request(number, prompt))
         events: list[TokenEvent] = []
-        while agree(self.group, StepHeader(engine.has_work, 0, 0, 0, False)).work:
+        while agree(self.group, StepHeader(work=engine.has_work, wake=0, plan_epoch=0)).work:
             events += engine.step()
         stats = engine.stats()
         return {

@@ -23,6 +23,8 @@ from moe_serve.build import Rank, build_rank
 from moe_serve.config.load import load_config
 from moe_serve.control.world import launched_world
 from moe_serve.messages import Command, PlanChange, RankStats, Report
+from moe_serve.step.changes import no_changes
+from moe_serve.step.tenants import Tenants
 from moe_serve.step.worker import Worker
 from moe_serve.types import Request, SamplingParams
 
@@ -123,7 +125,10 @@ def run(case: Mapping[str, Any], folder: Path, meeting: Meeting) -> dict[str, An
         FAULTS[case["fault"]](rank, folder)
     line = Line(number, place, changes, idle=case.get("idle", False))
     loaded = rank.loaded
-    Worker(number, rank.engine, rank.exchange, line, lambda: None, loaded.load, loaded.mover).run()
+    tenants = Tenants.of_one(number, rank.engine)
+    nobody = no_changes(number, tenants)
+    load, mover = loaded.load, loaded.mover
+    Worker(number, tenants, nobody, rank.exchange, line, lambda: None, load, mover).run()
     return {
         "tokens": line.tokens,
         "epoch": line.stats.plan_epoch,

@@ -11,9 +11,11 @@ from moe_placement.plan import Plan, PoolPlan
 
 from moe_serve.errors import OverloadedError, RequestError
 from moe_serve.messages import Command, RankStats, Report
+from moe_serve.step.changes import no_changes
 from moe_serve.step.engine import Engine
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover, MoveLimits
+from moe_serve.step.tenants import Tenants
 from moe_serve.step.worker import Worker
 from moe_serve.types import Request, SamplingParams
 
@@ -22,6 +24,7 @@ EPOCH = 5
 
 class RefusingEngine:
     has_work = False
+    descriptors = ()
 
     def __init__(self, refusal: RequestError) -> None:
         self._refusal = refusal
@@ -81,8 +84,11 @@ def test_a_refused_request_is_told_with_its_kind(refusal: RequestError, kind: st
     line, exchange = Line(), Alone()
     engine = cast(Engine, RefusingEngine(refusal))
     load = ExpertCounter((), 0)
-    Worker(0, engine, cast(Exchange, exchange), line, lambda: None, load, mover()).run()
+    tenants = Tenants.of_one(0, engine)
+    changes = no_changes(0, tenants)
+    alone = cast(Exchange, exchange)
+    Worker(0, tenants, changes, alone, line, lambda: None, load, mover()).run()
     (event,) = [event for report in line.reports for event in report.events]
     assert (event.request_id, event.finish_reason, event.token_id) == ("a", "error", None)
     assert (event.error, event.error_kind) == (str(refusal), kind)
-    assert [header[4] for header in exchange.headers] == [EPOCH]
+    assert [header[3] for header in exchange.headers] == [EPOCH]

@@ -1,0 +1,208 @@
+"""The served models of one rank: requests to their engines, turns to those that have work."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import inf
+from operator import add
+
+from moe_comm.header import StepHeader
+
+from moe_serve.errors import RequestError
+from moe_serve.messages import ALL_RANKS, RankStats, SliceStats
+from moe_serve.step.rank_engine import RankEngine
+from moe_serve.step.turns import ONE_RANK_TENANTS, GroupTurns, RankTurns, Turn
+from moe_serve.types import Request, TokenEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """One served model, here or on another rank.
+
+    Attributes:
+        rank: the only plan rank that it is on, or ALL_RANKS.
+        share: of each of its ranks' time, from 0 to 1.
+        is_hard: never more than that.
+        engine: None where it is on another rank.
+        memory: bytes here, by part.
+        resize: gives it so many bytes here; LedgerError where that cannot be.
+        close: gives back what it holds here.
+    """
+
+    number: int
+    rank: int = ALL_RANKS
+    share: float = 1.0
+    is_hard: bool = False
+    engine: RankEngine | None = None
+    memory: Callable[[], dict[str, int]] = dict
+    resize: Callable[[int], None] = lambda num_bytes: None
+    close: Callable[[], None] = lambda: None
+
+
+class Tenants:
+    """All ranks of an EP group open and close the same tenants at the same steps.
+
+    Args:
+        max_step: seconds that a step may take while others have work.
+    """
+
+    def __init__(self, plan_rank: int, max_step: float, tenants: Iterable[Tenant]) -> None:
+        self._plan_rank = plan_rank
+        self._tenants: dict[int, Tenant] = {}
+        self._group = GroupTurns(max_step)
+        self._own = RankTurns(max_step)
+        for tenant in tenants:
+            self.open(tenant)
+
+    @staticmethod
+    def of_one(plan_rank: int, engine: RankEngine) -> "Tenants":
+        """A model that has the ranks to itself."""
+        return Tenants(plan_rank, inf, [Tenant(number=0, engine=engine)])
+
+    def open(self, tenant: Tenant) -> None:
+        self._tenants[tenant.number] = tenant
+        self._group.open(tenant.number, tenant.rank, tenant.share, is_hard=tenant.is_hard)
+        if tenant.rank == self._plan_rank:
+            self._own.open(tenant.number, tenant.share, is_hard=tenant.is_hard)
+
+    def change_share(self, number: int, share: float, *, is_hard: bool) -> None:
+        tenant = self._tenants[number]
+        self._tenants[number] = replace(tenant, share=share, is_hard=is_hard)
+        self._group.change(number, tenant.rank, share, is_hard=is_hard)
+        if tenant.rank == self._plan_rank:
+            self._own.change(number, share, is_hard=is_hard)
+
+    def resize(self, number: int, num_bytes: int) -> None:
+        """Raise LedgerError where a tenant cannot have so many bytes here."""
+        self._tenants[number].resize(num_bytes)
+
+    def close(self, number: int) -> None:
+        """End what it still does, and give back what it holds."""
+        tenant = self._tenants.pop(number)
+        self._group.close(number, tenant.rank)
+        if tenant.rank == self._plan_rank:
+            self._own.close(number)
+        if tenant.engine is not None:
+            tenant.engine.abort_all()
+        tenant.close()
+
+    @property
+    def has_work(self) -> bool:
+        return any(engine.has_work for engine in self._engines)
+
+    @property
+    def turns(self) -> frozenset[int]:
+        """What this rank has work for, as step headers say it."""
+        wanting = {
+            number
+            for number, tenant in self._tenants.items()
+            if tenant.rank == ALL_RANKS and tenant.engine is not None and tenant.engine.has_work
+        }
+        if self._own.may_run(self._own_with_work()):
+            wanting.add(ONE_RANK_TENANTS)
+        return frozenset(wanting)
+
+    @property
+    def now(self) -> int:
+        """The group's time, as step headers say it."""
+        return self._group.now
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """Readable while `poll` has something to do."""
+        return [each for engine in self._engines for each in engine.descriptors]
+
+    def add(self, request: Request) -> None:
+        """Queue a request; RequestError or OverloadedError where it is refused."""
+        tenant = self._tenants.get(request.tenant)
+        if tenant is None or tenant.engine is None:
+            raise RequestError(f"model number {request.tenant} is not on rank {self._plan_rank}")
+        tenant.engine.add(request)
+
+    def give_back(self, request: Request, reason: str) -> None:
+        tenant = self._tenants[request.tenant]
+        assert tenant.engine is not None
+        tenant.engine.give_back(request, reason)
+
+    def abort(self, request_id: str) -> TokenEvent | None:
+        """End a request early; None if there is none."""
+        events = (engine.abort(request_id) for engine in self._engines)
+        return next((event for event in events if event is not None), None)
+
+    def abort_all(self) -> None:
+        for engine in self._engines:
+            engine.abort_all()
+
+    def poll(self) -> bool:
+        """Whether the handover of a request has ended."""
+        ended = [engine.poll() for engine in self._engines]
+        return any(ended)
+
+    def next(self, header: StepHeader) -> Turn | None:
+        """The turn that an agreed header begins; None where nobody may have one."""
+        return self._group.next(header)
+
+    def seconds_to_wait(self) -> float:
+        """Where there is work and `next` is None: until somebody may have a turn, perhaps."""
+        return self._group.seconds_to_wait()
+
+    def take(self, turn: Turn) -> Iterator[list[TokenEvent]]:
+        """The steps of a turn, each with the tokens that it gave.
+
+        Where a step raises PeerLostError nothing has happened: the next call does the same.
+        """
+        if turn.tenant != ONE_RANK_TENANTS:
+            yield self._step(turn)
+            return
+        ends = self._group.now + int(turn.seconds * 1e9)
+        is_bound = turn.max_seconds is not None
+        while self._group.now < ends:
+            own = self._own.next(self._own_with_work(), is_bound=is_bound)
+            if own is None:
+                break
+            yield self._step(own)
+        self._own.end()
+
+    def stats(self) -> RankStats:
+        """Of all engines here together, and of each tenant."""
+        here = {
+            number: tenant.engine.stats()
+            for number, tenant in self._tenants.items()
+            if tenant.engine is not None
+        }
+        total = reduce(add, here.values(), RankStats(plan_rank=self._plan_rank))
+        if len(self._tenants) == 1:
+            return total
+        slices = [self._slice(number, stats) for number, stats in here.items()]
+        return replace(total, slices=tuple(slices))
+
+    @property
+    def _engines(self) -> list[RankEngine]:
+        return [each.engine for each in self._tenants.values() if each.engine is not None]
+
+    def _own_with_work(self) -> list[int]:
+        return [
+            number
+            for number, tenant in self._tenants.items()
+            if tenant.rank == self._plan_rank
+            and tenant.engine is not None
+            and tenant.engine.has_work
+        ]
+
+    def _step(self, turn: Turn) -> list[TokenEvent]:
+        engine = self._tenants[turn.tenant].engine
+        assert engine is not None
+        return engine.step() if turn.max_seconds is None else engine.step(turn.max_seconds)
+
+    def _slice(self, number: int, stats: RankStats) -> SliceStats:
+        tenant = self._tenants[number]
+        turns = self._group if tenant.rank == ALL_RANKS else self._own
+        return SliceStats(
+            tenant=number,
+            seconds=turns.used(number),
+            memory=tenant.memory(),
+            num_waiting=stats.num_waiting,
+            num_running=stats.num_running,
+            num_tokens=stats.num_prompt_tokens + stats.num_generated_tokens,
+            num_preemptions=stats.num_preemptions,
+        )

@@ -1,0 +1,170 @@
+"""Whose turn it is: among all ranks' tenants by what step headers say, on one rank by its clock."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from moe_comm.header import NUM_TURNS, StepHeader
+
+from moe_serve.messages import ALL_RANKS
+from moe_serve.schedule.shares import Shares
+
+# The turn of all tenants that are on one rank each: every rank takes steps for its own ones.
+ONE_RANK_TENANTS = NUM_TURNS - 1
+MAX_TENANTS = NUM_TURNS - 1
+# Of such a turn, in steps of the longest kind, while no tenant of all ranks has work.
+_LONG_TURN = 5
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Attributes:
+    tenant: whose step it is, or ONE_RANK_TENANTS.
+    max_seconds: that each of its steps should take at most; None where nobody waits for its end.
+    seconds: that the turn may last, in steps of several tenants.
+    """
+
+    tenant: int
+    max_seconds: float | None
+    seconds: float
+
+
+class GroupTurns:
+    """The turns of an EP group, the same on all its ranks: they follow from agreed headers alone.
+
+    The group's time is the latest of its ranks' clocks, so that a turn lasts as long as it does on
+    the slowest rank, and whoever had it is charged with that.
+
+    Args:
+        max_step: seconds that a step may take while others have work.
+    """
+
+    def __init__(self, max_step: float, clock: Clock = time.perf_counter) -> None:
+        self._shares = Shares()
+        self._max_step = max_step
+        self._clock = clock
+        self._agreed = 0
+        self._agreed_at = clock()
+        self._current: int | None = None
+        # Of the tenants that are on one rank, by rank.
+        self._one_rank_shares: dict[int, dict[int, float]] = {}
+
+    def open(self, tenant: int, rank: int, share: float, *, is_hard: bool) -> None:
+        if rank == ALL_RANKS:
+            self._shares.open(tenant, share, is_hard=is_hard)
+        else:
+            self._one_rank_shares.setdefault(rank, {})[tenant] = share
+            self._level_one_rank_tenants()
+
+    def change(self, tenant: int, rank: int, share: float, *, is_hard: bool) -> None:
+        if rank == ALL_RANKS:
+            self._shares.change(tenant, share, is_hard=is_hard)
+        else:
+            self._one_rank_shares[rank][tenant] = share
+            self._level_one_rank_tenants()
+
+    def close(self, tenant: int, rank: int) -> None:
+        if rank == ALL_RANKS:
+            self._forget(tenant)
+            return
+        del self._one_rank_shares[rank][tenant]
+        self._level_one_rank_tenants()
+
+    @property
+    def now(self) -> int:
+        """Nanoseconds of the group's time, as this rank reckons."""
+        return self._agreed + int((self._clock() - self._agreed_at) * 1e9)
+
+    def used(self, tenant: int) -> float:
+        """Seconds of a tenant of all ranks."""
+        return self._shares.used(tenant)
+
+    def next(self, header: StepHeader) -> Turn | None:
+        """The turn that an agreed header begins; None where nobody has work and may have a turn."""
+        self._shares.charge(self._current, (header.clock - self._agreed) / 1e9)
+        self._agreed, self._agreed_at = header.clock, self._clock()
+        self._shares.want(header.turns)
+        self._current = self._shares.pick()
+        if self._current is None:
+            return None
+        is_bound = self._shares.is_hard(self._current) or self._shares.is_contended(self._current)
+        length = 1 if is_bound else _LONG_TURN
+        return Turn(self._current, self._max_step if is_bound else None, length * self._max_step)
+
+    def seconds_to_wait(self) -> float:
+        """Where `next` is None: until it may not be."""
+        return self._shares.seconds_to_wait()
+
+    def _level_one_rank_tenants(self) -> None:
+        """Together they have what they ask for on the rank where they ask for most."""
+        sums = [sum(shares.values()) for shares in self._one_rank_shares.values()]
+        share = max(sums, default=0.0)
+        if not share:
+            self._forget(ONE_RANK_TENANTS)
+        elif ONE_RANK_TENANTS in self._shares:
+            self._shares.change(ONE_RANK_TENANTS, share)
+        else:
+            self._shares.open(ONE_RANK_TENANTS, share)
+
+    def _forget(self, tenant: int) -> None:
+        self._shares.close(tenant)
+        if self._current == tenant:
+            self._current = None
+
+
+class RankTurns:
+    """The turns of the tenants that are on one rank, within their common turn.
+
+    Their time runs on between such turns: what is hard is measured by all of it.
+    """
+
+    def __init__(self, max_step: float, clock: Clock = time.perf_counter) -> None:
+        self._shares = Shares()
+        self._max_step = max_step
+        self._clock = clock
+        self._charged_at = clock()
+        self._current: int | None = None
+
+    def open(self, tenant: int, share: float, *, is_hard: bool) -> None:
+        self._shares.open(tenant, share, is_hard=is_hard)
+
+    def change(self, tenant: int, share: float, *, is_hard: bool) -> None:
+        self._shares.change(tenant, share, is_hard=is_hard)
+
+    def close(self, tenant: int) -> None:
+        self._shares.close(tenant)
+        if self._current == tenant:
+            self._current = None
+
+    def used(self, tenant: int) -> float:
+        return self._shares.used(tenant)
+
+    def next(self, wanting: Collection[int], *, is_bound: bool) -> Turn | None:
+        """Charges whoever had the last turn with the time since then -> the next turn."""
+        self.end()
+        self._shares.want(wanting)
+        self._current = self._shares.pick()
+        if self._current is None:
+            return None
+        is_bound = (
+            is_bound
+            or self._shares.is_hard(self._current)
+            or self._shares.is_contended(self._current)
+        )
+        return Turn(self._current, self._max_step if is_bound else None, self._max_step)
+
+    def end(self) -> None:
+        """The last turn is over; until the next one the time is nobody's."""
+        now = self._clock()
+        self._shares.charge(self._current, now - self._charged_at)
+        self._charged_at, self._current = now, None
+
+    def may_run(self, wanting: Collection[int]) -> bool:
+        """Whether any of those with work may have a turn now; between turns."""
+        if not wanting:
+            return False
+        self.end()
+        self._shares.want(wanting)
+        return self._shares.pick() is not None

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,13 @@ from moe_comm.transport.exchange import Exchange
 from moe_devices.device import Device
 from moe_devices.discover import open_device
 from moe_devices.emulated import EmulatedDevice
-from moe_devices.threads import bind_threads
+from moe_devices.process_share import process_share
+from moe_devices.threads import bind_threads, cores_per_rank
 
 from moe_serve.accuracy.self_check import self_check
 from moe_serve.accuracy.served import check_prompts
 from moe_serve.bring_up import Meeting
-from moe_serve.config.resolve import resolve
+from moe_serve.config.resolve import log_choices, resolve
 from moe_serve.config.tree import Config, PoolConfig
 from moe_serve.config.unserved import require_served
 from moe_serve.control.client import ServedModel
@@ -29,15 +30,19 @@ from moe_serve.control.model_json import read_model_json, require_weights
 from moe_serve.control.phases import plan_phases
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
-from moe_serve.demo import demo_checkpoint
+from moe_serve.demo import with_demo
 from moe_serve.errors import PlacementError
-from moe_serve.exchanges import exchanges_alone, open_exchanges
+from moe_serve.exchanges import RankExchanges, exchanges_alone, open_exchanges
 from moe_serve.load_rank import LoadedRank, RankParts, load_rank
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.rank_kv import RankKv
+from moe_serve.tenancy import Tenancy
 from moe_serve.weights.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
+
+# Mapped by threads that start later on, and by what ranks talk through; little of it is touched.
+_SLACK_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,25 @@ class Rank:
     loaded: LoadedRank
 
 
-def build_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None = None) -> Rank:
-    """Everything between a parsed config and an engine that can step; every rank calls it.
+@dataclass(frozen=True, slots=True)
+class OpenRank:
+    """A rank before it has a model.
+
+    Attributes:
+        memories: bytes by plan rank that its models may have together.
+    """
+
+    meeting: Meeting
+    device: Device
+    memories: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        return self.meeting.launch.rank
+
+
+def open_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None = None) -> OpenRank:
+    """Open this rank's device; every rank calls it.
 
     Args:
         memories: bytes by plan rank, where these ranks come back to others that planned with them.
@@ -77,12 +99,46 @@ def build_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None 
     launch, exchange = meeting.launch, meeting.exchange
     pool = config.pool_of(launch.rank)
     device = together(exchange, lambda: _open(config, pool, launch))
-    config, model_json = together(exchange, lambda: _with_model(config))
     share = memory_share(device.memory().total, pool.device, launch.local_size)
     memory = pool.memory or share
     if memories is None:
         memories = [int(each) for each in exchange.allgather_bytes(b"%d" % memory)]
     together(exchange, partial(_require_memory, launch.rank, memory, memories[launch.rank]))
+    if pool.limit_memory:
+        together(exchange, partial(_limit_memory, device, memory, len(config.models)))
+    return OpenRank(meeting, device, tuple(memories))
+
+
+def build_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None = None) -> Rank:
+    """Everything between a parsed config of one model and an engine that can step; every rank
+    calls it.
+
+    Args, Raises:
+        as `open_rank` has them.
+    """
+    opened = open_rank(config, meeting, memories)
+    config, model_json = together(meeting.exchange, lambda: _with_model(config))
+    return build_model(config, model_json, opened, opened.memories)
+
+
+def build_model(
+    config: Config,
+    model_json: Mapping[str, Any],
+    opened: OpenRank,
+    memories: Sequence[int],
+    tenancy: Tenancy | None = None,
+) -> Rank:
+    """One model over all ranks; every rank calls it.
+
+    Args:
+        config: resolved, of this model alone.
+        memories: bytes by plan rank that it may have.
+        tenancy: what it shares its rank with; None where it has that to itself.
+
+    Raises:
+        BringUpError: what keeps any rank from it; the same on every rank.
+    """
+    meeting, exchange = opened.meeting, opened.meeting.exchange
     config, deployment = together(exchange, partial(plan_phases, config, model_json, memories))
     require_one_plan(exchange, deployment.plan)
     together(exchange, deployment.require_served)
@@ -90,25 +146,53 @@ def build_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None 
     for reason in deployment.reasons:
         logger.info("placement.plan: %s", reason)
     groups = RankGroups.of(config, deployment.plan)
-    collective = config.pool_of(launch.rank).collective
     exchanges = exchanges_alone()
     if not meeting.comes_back:
-        exchanges = together(
-            exchange, lambda: open_exchanges(groups, meeting, collective, device.torch_device)
-        )
-    parts = RankParts(config, deployment, launch.rank, device, groups, exchanges)
+        exchanges = together(exchange, lambda: _exchanges(config, groups, opened))
+    parts = RankParts(config, deployment, opened.rank, opened.device, groups, exchanges, tenancy)
     loaded = together(exchange, lambda: load_rank(parts))
     if config.accuracy.max_kl and not meeting.comes_back:
         _check_accuracy(parts, loaded, exchange)
+    return _rank(parts, loaded)
+
+
+def load_model(config: Config, deployment: Deployment, opened: OpenRank, tenancy: Tenancy) -> Rank:
+    """This rank's part of a model that others load too, or of one that is on this rank alone; no
+    rank waits for another.
+
+    Args:
+        config: resolved, of this model alone.
+
+    Raises:
+        MoeServeError: what keeps this rank from it.
+    """
+    deployment.require_served()
+    deployment.require_fit()
+    groups = RankGroups.of(config, deployment.plan)
+    is_alone = config.num_ranks == 1
+    # Those of all ranks are there from bring-up.
+    exchanges = exchanges_alone() if is_alone else _exchanges(config, groups, opened)
+    number = 0 if is_alone else opened.rank
+    parts = RankParts(config, deployment, number, opened.device, groups, exchanges, tenancy)
+    return _rank(parts, load_rank(parts))
+
+
+def _exchanges(config: Config, groups: RankGroups, opened: OpenRank) -> RankExchanges:
+    collective = config.pool_of(opened.rank).collective
+    return open_exchanges(groups, opened.meeting, collective, opened.device.torch_device)
+
+
+def _rank(parts: RankParts, loaded: LoadedRank) -> Rank:
+    plan, groups = parts.deployment.plan, parts.groups
     return Rank(
-        config,
-        deployment,
+        parts.config,
+        parts.deployment,
         loaded.served,
-        groups.homes(deployment.plan),
-        groups.prefill_ranks(deployment.plan),
+        groups.homes(plan),
+        groups.prefill_ranks(plan),
         loaded.engine,
         loaded.kv,
-        exchanges.steps,
+        parts.exchanges.steps,
         parts,
         loaded,
     )
@@ -152,6 +236,14 @@ def _require_memory(rank: int, memory: int, planned: int) -> None:
         )
 
 
+def _limit_memory(device: Device, memory: int, num_models: int) -> None:
+    """Hold this process to what it may have on top of what it has before any model."""
+    # Caches that may grow by what other models lend are mapped larger than they ever are.
+    slack = _SLACK_BYTES + (num_models - 1) * memory
+    held = device.cap_memory(device.held_memory + memory, slack)
+    logger.info("pools[..].limit_memory: %s", held)
+
+
 def _open(config: Config, pool: PoolConfig, launch: LaunchedWorld) -> Device:
     if pool.device == "emulated":
         hardware = pool_hardware(config)[pool.name]
@@ -163,17 +255,18 @@ def _open(config: Config, pool: PoolConfig, launch: LaunchedWorld) -> Device:
         device = open_device(pool.device, index)
     # Some matrix products split their sums by thread; one thread gives one order of adding.
     threads = 1 if config.deterministic else pool.threads
-    bind_threads(launch.local_rank, launch.local_size, threads)
+    bind_threads(launch.local_rank, launch.local_size, threads, pool.compute_percent)
+    if pool.compute_percent < 100:
+        held = process_share(pool.compute_percent, cores_per_rank(launch.local_size))
+        logger.info("pools %s: %s", pool.name, held)
     return device
 
 
 def _with_model(config: Config) -> tuple[Config, Mapping[str, Any]]:
     require_weights(config)
-    (model,) = config.models
-    if model.path == "demo":
-        model = replace(model, name=model.name or "demo", path=str(demo_checkpoint()))
-    model_json = read_model_json(model)
-    config = replace(config, models=(model,))
+    config = with_demo(config)
+    model_json = read_model_json(config.models[0])
     resolved = resolve(config, model_json, torch.get_num_threads())
+    log_choices(config, resolved)
     require_served(resolved)
     return resolved, model_json

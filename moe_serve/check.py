@@ -4,8 +4,10 @@ What this version cannot serve yet is priced like the rest, and said.
 """
 
 import sys
+from collections.abc import Sequence
 
 from moe_serve.check_report import CheckReport, print_report
+from moe_serve.check_slices import SlicesReport, print_slices
 from moe_serve.config.resolve import choices, resolve
 from moe_serve.config.tree import Config, PoolConfig
 from moe_serve.config.unserved import unserved
@@ -13,8 +15,8 @@ from moe_serve.control.hardware import declared_memory
 from moe_serve.control.host import gpu_memory, host_memory, memory_share, threads_per_rank
 from moe_serve.control.phases import plan_phases
 from moe_serve.control.world import LaunchedWorld
-from moe_serve.early_checks import published_json
 from moe_serve.errors import ConfigError
+from moe_serve.published import published_json
 
 
 def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
@@ -27,8 +29,6 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
     if world.rank > 0:
         return 0
     num_local_ranks = world.local_size if world.is_launched else config.num_ranks
-    model_json = published_json(config.models[0])
-    resolved = resolve(config, model_json, threads_per_rank(num_local_ranks))
     device_bytes = [
         count
         for index, (pool, declared) in enumerate(
@@ -36,6 +36,18 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
         )
         for count in [declared or _device_bytes(index, pool, num_local_ranks)] * pool.ranks
     ]
+    if config.has_slices:
+        _check_slices(config, device_bytes, as_json=as_json)
+    else:
+        _check_model(config, device_bytes, threads_per_rank(num_local_ranks), as_json=as_json)
+    return 0
+
+
+def _check_model(
+    config: Config, device_bytes: Sequence[int], threads: int, *, as_json: bool
+) -> None:
+    model_json = published_json(config.models[0])
+    resolved = resolve(config, model_json, threads)
     resolved, deployment = plan_phases(resolved, model_json, device_bytes)
     later = (*unserved(resolved), *deployment.unserved)
     report = CheckReport(resolved, deployment, tuple(choices(config, resolved)), later)
@@ -45,7 +57,16 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
         print_report(report, sys.stdout)
     sys.stdout.flush()
     deployment.require_fit()
-    return 0
+
+
+def _check_slices(config: Config, device_bytes: Sequence[int], *, as_json: bool) -> None:
+    report = SlicesReport.of(config, device_bytes)
+    if as_json:
+        sys.stdout.write(report.to_json() + "\n")
+    else:
+        print_slices(report, sys.stdout)
+    sys.stdout.flush()
+    report.require_fit()
 
 
 def _device_bytes(index: int, pool: PoolConfig, num_local_ranks: int) -> int:

@@ -85,9 +85,7 @@ class CheckReport:
 
 def print_report(report: CheckReport, file: TextIO) -> None:
     """The report for people; ranks that hold the same are one column."""
-    console = Console(file=file, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
+    console = report_console(file)
     for line in _model_lines(report):
         console.print(line, markup=False)
     console.print(_plan_table(report.deployment.plan))
@@ -105,6 +103,14 @@ def print_report(report: CheckReport, file: TextIO) -> None:
         console.print(f"does not fit  {problem}", markup=False)
     if not problems:
         console.print("fits  every rank has room for its part")
+
+
+def report_console(file: TextIO) -> Console:
+    """A terminal as wide as it is, anything else wide enough for columns."""
+    console = Console(file=file, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    return console
 
 
 def _model_lines(report: CheckReport) -> Iterator[str]:

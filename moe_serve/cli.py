@@ -86,7 +86,7 @@ def _serve(options: argparse.Namespace, world: LaunchedWorld) -> int:
         tell_other_mpiruns(config, options.pools, ranks, str(error))
         raise
     launch = join(config, launch, ranks)
-    together(ranks, lambda: check_plan(config), numbers)
+    together(ranks, lambda: _check_world(config, launch), numbers)
     logging.basicConfig(
         level=logging.INFO if launch.rank == 0 else logging.WARNING,
         format=f"%(asctime)s rank {launch.rank} %(levelname)s %(name)s: %(message)s",
@@ -106,6 +106,15 @@ def _prepare(config: Config, launch: LaunchedWorld) -> socket.socket | None:
         return None
     check_front_end(config)
     return listen(config.server.host, config.server.port)
+
+
+def _check_world(config: Config, launch: LaunchedWorld) -> None:
+    """What all ranks of all mpiruns find alike."""
+    from moe_serve.control.shared_memory import check_shared_memory
+
+    assert launch.joined is not None
+    check_shared_memory(config, launch.joined.membership)
+    check_plan(config)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,12 +4,15 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from moe_serve.config.tree import Config
+from moe_serve.config.validate import DEMO
 from moe_serve.demo_config import END_ID, PAD_ID, demo_config
 from moe_serve.demo_tokenizer import find_word_ids, make_tokenizer, save_tokenizer
 from moe_serve.errors import CheckpointError
@@ -44,6 +47,21 @@ def demo_checkpoint(cache_dir: Path | None = None) -> Path:
             "set XDG_CACHE_HOME to a directory that can be written to"
         ) from error
     return final
+
+
+def with_demo(config: Config) -> Config:
+    """The config with the demo model's directory, which is made if need be, for its name.
+
+    Raises:
+        CheckpointError: as `demo_checkpoint` has it.
+    """
+    models = tuple(
+        replace(model, name=model.name or DEMO, path=str(demo_checkpoint()))
+        if model.path == DEMO
+        else model
+        for model in config.models
+    )
+    return replace(config, models=models)
 
 
 def _user_cache() -> Path:

@@ -1,15 +1,14 @@
 """What a server needs besides its config, looked at before anything heavy is loaded."""
 
 from pathlib import Path
-from typing import Any
 
 from moe_serve.config.resolve import resolve
-from moe_serve.config.tree import Config, ModelConfig
+from moe_serve.config.tree import Config
 from moe_serve.config.validate import DEMO
 from moe_serve.control.host import host_memory
-from moe_serve.control.model_json import read_model_json, require_weights
-from moe_serve.demo_config import demo_config
+from moe_serve.control.model_json import require_weights
 from moe_serve.errors import ConfigError
+from moe_serve.published import published_json
 
 # More than any device has: what is not known yet keeps nothing from fitting.
 _UNKNOWN_BYTES = 1 << 50
@@ -24,11 +23,6 @@ def check_models(config: Config) -> None:
     require_weights(config)
     for model in config.models:
         published_json(model)
-
-
-def published_json(model: ModelConfig) -> dict[str, Any]:
-    """The model's config.json; the demo's is known before its files are made."""
-    return demo_config() if model.path == DEMO else read_model_json(model)
 
 
 def check_memory(config: Config, rank: int) -> None:
@@ -63,14 +57,18 @@ def check_plan(config: Config) -> None:
     from moe_serve.control.deployment import plan_deployment
     from moe_serve.control.hardware import declared_memory
 
-    model_json = published_json(config.models[0])
-    resolved = resolve(config, model_json, 1)
     memory = [
         declared or _UNKNOWN_BYTES
         for pool, declared in zip(config.pools, declared_memory(config), strict=True)
         for _ in range(pool.ranks)
     ]
-    if all(pool.role != "auto" for pool in config.pools):
+    if config.has_slices:
+        from moe_serve.check_slices import SlicesReport
+
+        SlicesReport.of(config, memory).require_fit()
+    elif all(pool.role != "auto" for pool in config.pools):
+        model_json = published_json(config.models[0])
+        resolved = resolve(config, model_json, 1)
         deployment = plan_deployment(resolved, model_json, memory)
         deployment.require_served()
         deployment.require_fit()
@@ -86,8 +84,9 @@ def check_front_end(config: Config) -> None:
     from moe_serve.edge.auth import read_keys
     from moe_serve.edge.tokenizer_file import check_tokenizer
 
-    if config.server.api_keys:
-        read_keys(Path(config.server.api_keys))
+    for key in ("api_keys", "admin_keys"):
+        if path := getattr(config.server, key):
+            read_keys(Path(path), f"server.{key}")
     for model in config.models:
         if model.path != DEMO:
             check_tokenizer(Path(model.path))

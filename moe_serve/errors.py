@@ -5,10 +5,12 @@ MoeServeError
 |-- CheckpointError      a missing, misshapen or truncated tensor   exit 2
 |-- UnsupportedError     a model or feature that does not exist     exit 2
 |-- PlacementError       what does not fit                          exit 2
+|-- LedgerError          memory that is promised to others        exit 2, or HTTP 4xx
 |-- BringUpError         ranks that cannot form one world           exit 2
 |   `-- AgreedError      the same on every rank                     exit 2
 |-- RequestError         a request that cannot be served            HTTP 4xx
 |   |-- OverloadedError  no room in the queue                       HTTP 429
+|   |-- UnknownModelError  no served model has the name             HTTP 404
 |   `-- those of HTTP    see `edge/errors.py`                       HTTP 4xx
 |-- NotReadyError        starting or draining; `edge/errors.py`     HTTP 503
 `-- EngineDeadError      a rank is gone                             HTTP 503
@@ -35,6 +37,10 @@ class PlacementError(MoeServeError):
     """A plan that does not fit the devices it names."""
 
 
+class LedgerError(MoeServeError):
+    """More memory of a rank than others leave, or less than is in use."""
+
+
 class BringUpError(MoeServeError):
     """The ranks that were started cannot form the world that the config describes."""
 
@@ -54,6 +60,10 @@ class RequestError(MoeServeError):
     def __init__(self, message: str, parameter: str | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter
+
+
+class UnknownModelError(RequestError):
+    """No served model has the name that the request gives."""
 
 
 class OverloadedError(RequestError):

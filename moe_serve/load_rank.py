@@ -19,12 +19,14 @@ from moe_serve.control.groups import RankGroups, links_between, part_of
 from moe_serve.control.hardware import pool_hardware
 from moe_serve.control.pace import pace_of
 from moe_serve.exchanges import RankExchanges, make_dispatcher, routing_tables
+from moe_serve.layers.context import LayerCache
 from moe_serve.models.expert_reader import ExpertReader, expert_layers
 from moe_serve.models.experts_model import ExpertsModel
 from moe_serve.models.model import Model
 from moe_serve.models.registry import build_experts_model, build_model
+from moe_serve.schedule.page_budget import PageBudget
 from moe_serve.schedule.scheduler import Scheduler
-from moe_serve.step.cache import allocate_cache
+from moe_serve.step.cache import allocate_cache, allocate_lending_cache, page_bytes
 from moe_serve.step.engine import Engine
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover, MoveLimits
@@ -34,6 +36,7 @@ from moe_serve.step.rank_kv import RankKv
 from moe_serve.step.runner import Runner
 from moe_serve.step.sampler import Sampler
 from moe_serve.step.timing import TimedDispatcher, Timer
+from moe_serve.tenancy import WEIGHTS, WORKING_SPACE, Tenancy
 from moe_serve.weights.checkpoint import Checkpoint
 from moe_serve.weights.loader import WeightLoader
 from moe_serve.weights.progress import count_bytes_to_read, show_progress
@@ -41,7 +44,11 @@ from moe_serve.weights.progress import count_bytes_to_read, show_progress
 
 @dataclass(frozen=True, slots=True)
 class RankParts:
-    """All that a rank is made of but its weights."""
+    """All that one model on a rank is made of but its weights.
+
+    Attributes:
+        tenancy: what it shares the rank with; None where it has that to itself.
+    """
 
     config: Config
     deployment: Deployment
@@ -49,6 +56,7 @@ class RankParts:
     device: Device
     groups: RankGroups
     exchanges: RankExchanges
+    tenancy: Tenancy | None = None
 
     @property
     def has_attention(self) -> bool:
@@ -70,7 +78,7 @@ class RankParts:
 @dataclass(frozen=True, slots=True)
 class LoadedRank:
     """Attributes:
-    kv: the rank's cache for handovers; None without attention, or with a part of its heads.
+    kv: the rank's cache for handovers; None without attention.
     dispatcher, runner, pacer: parts of the engine that a loss of ranks changes.
     load: counts where the rank's tokens go.
     mover: brings the rank from one plan to the next while it serves.
@@ -94,6 +102,11 @@ def load_rank(parts: RankParts) -> LoadedRank:
         UnsupportedError: a model or format that this rank cannot compute.
     """
     config, device = parts.config, parts.device
+    if parts.tenancy is not None:
+        memory = parts.deployment.memories[parts.rank]
+        parts.tenancy.ledger.book(parts.tenancy.number, WEIGHTS, memory.weights)
+        space = memory.working_space + memory.moving
+        parts.tenancy.ledger.book(parts.tenancy.number, WORKING_SPACE, space)
     checkpoint = Checkpoint.open(config.models[0].path)
     pool = config.pool_of(parts.rank)
     ops = select_ops(
@@ -110,13 +123,7 @@ def load_rank(parts: RankParts) -> LoadedRank:
     dispatcher = TimedDispatcher(
         make_dispatcher(config, plan, parts.rank, parts.groups, parts.exchanges, pacer), timer, load
     )
-    caches = allocate_cache(
-        model.cache_specs,
-        parts.num_pages,
-        config.cache.page_size,
-        getattr(torch, config.models[0].dtype),
-        device.torch_device,
-    )
+    caches, budget = _open_cache(parts, model)
     runner = Runner(
         model,
         caches,
@@ -127,10 +134,11 @@ def load_rank(parts: RankParts) -> LoadedRank:
         timer,
         parts.exchanges.attention,
     )
-    engine = _engine(parts, runner, dispatcher, timer, model.vocab_size)
+    engine = _engine(parts, runner, dispatcher, timer, model.vocab_size, budget)
     kv = None
-    if isinstance(model, Model) and parts.exchanges.attention.size == 1:
-        kv = RankKv.of(model.cache_specs, caches, model.rotary)
+    if isinstance(model, Model):
+        specs, shard = model.shape.cache_specs, parts.exchanges.shard
+        kv = RankKv.of(specs, caches, model.rotary, shard)
     served = _served(parts, checkpoint, model.vocab_size)
     mover = _mover(parts, model, checkpoint, ops, dispatcher)
     return LoadedRank(served, engine, kv, dispatcher, runner, pacer, load, mover)
@@ -192,14 +200,41 @@ def _mover(
     return ExpertMover(parts.rank, plan, layers, reader, dispatcher, tables_of, limits)
 
 
+def _open_cache(
+    parts: RankParts, model: Model | ExpertsModel
+) -> tuple[tuple[LayerCache, ...], PageBudget | None]:
+    """The rank's cache; where others share its memory, also how much of that it may take."""
+    config, num_pages, tenancy = parts.config, parts.num_pages, parts.tenancy
+    specs, page_size = model.cache_specs, config.cache.page_size
+    dtype, device = getattr(torch, config.models[0].dtype), parts.device.torch_device
+    if tenancy is None or not num_pages:
+        return allocate_cache(specs, num_pages, page_size, dtype, device), None
+    num_bytes, open_pages = page_bytes(specs, page_size, dtype), tenancy.ledger.open_pages
+    # Those that share attention must hold the same pages.
+    if not tenancy.lendable or parts.exchanges.attention.size > 1:
+        budget = open_pages(tenancy.number, num_bytes, num_pages, num_pages)
+        return allocate_cache(specs, num_pages, page_size, dtype, device), budget
+    capacity = max(num_pages, tenancy.lendable // num_bytes)
+    cache = allocate_lending_cache(specs, capacity, page_size, dtype)
+    limit = num_pages if tenancy.is_hard else capacity
+    return cache.layers, open_pages(
+        tenancy.number, num_bytes, num_pages, limit, cache.discard, capacity
+    )
+
+
 def _engine(
-    parts: RankParts, runner: Runner, dispatcher: TimedDispatcher, timer: Timer, vocab_size: int
+    parts: RankParts,
+    runner: Runner,
+    dispatcher: TimedDispatcher,
+    timer: Timer,
+    vocab_size: int,
+    budget: PageBudget | None,
 ) -> RankEngine:
     if not (parts.has_attention and parts.groups.is_leader(parts.rank)):
         return Follower(parts.rank, runner, dispatcher, timer)
     return Engine(
         plan_rank=parts.rank,
-        scheduler=_scheduler(parts.config, parts.num_pages),
+        scheduler=_scheduler(parts.config, parts.num_pages, budget),
         runner=runner,
         sampler=Sampler(vocab_size, parts.device.torch_device),
         dispatcher=dispatcher,
@@ -209,9 +244,10 @@ def _engine(
     )
 
 
-def _scheduler(config: Config, num_pages: int) -> Scheduler:
+def _scheduler(config: Config, num_pages: int, budget: PageBudget | None) -> Scheduler:
     return Scheduler(
-        num_pages=num_pages,
+        num_pages=num_pages if budget is None else budget.capacity,
+        budget=budget,
         page_size=config.cache.page_size,
         max_tokens_per_step=config.scheduler.max_tokens_per_step,
         max_sequences=config.scheduler.max_sequences,

@@ -14,13 +14,17 @@ class SliceStats:
     """What one tenant has used of one rank, and holds there.
 
     Attributes:
+        model: its name.
         seconds: of the device's time since the tenant came.
+        lifetime: seconds since the tenant came.
         memory: bytes by part: weights, working space, and pages held of the KV cache.
         num_tokens: prompt tokens admitted and tokens generated.
     """
 
     tenant: int
+    model: str
     seconds: float
+    lifetime: float = 0.0
     memory: dict[str, int] = field(default_factory=dict)
     num_waiting: int = 0
     num_running: int = 0
@@ -127,22 +131,40 @@ class PlanChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedTenant:
+    """One served model and its slice of each of its ranks.
+
+    Attributes:
+        number: what ranks and front end call it.
+        model: resolved.
+        rank: the only plan rank that it is on, or ALL_RANKS.
+        share: of time, from 0 to 1.
+        memory: bytes that it may always hold.
+    """
+
+    number: int
+    model: ModelConfig
+    rank: int
+    share: float
+    memory: int
+
+    @property
+    def is_hard(self) -> bool:
+        return self.model.slice.mode == "hard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TenantChange:
     """Who is served, and with which share, from a step on that the ranks agree on.
 
     Attributes:
         number: counts all changes of a server, from 1; one is under way at a time.
-        model: resolved; with its slice.
-        rank: the only plan rank that the tenant is on, or ALL_RANKS.
-        memory: bytes of each of its ranks that it may always hold.
+        placed: as it is to be; as it was, where it is unloaded.
     """
 
     number: int
     kind: Literal["load", "unload", "resize"]
-    tenant: int
-    model: ModelConfig
-    rank: int
-    memory: int = 0
+    placed: PlacedTenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

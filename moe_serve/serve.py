@@ -4,12 +4,14 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 
+from moe_comm.kv.endpoint import KvEndpoint
 from moe_comm.transport.exchange import PeerLostError
 
 from moe_serve.bring_up import Meeting, meet
-from moe_serve.build import Rank, build_rank
 from moe_serve.config.tree import Config
 from moe_serve.control.addresses import bind_address, reachable_addresses
 from moe_serve.control.balance import ServedDeployment
@@ -20,8 +22,11 @@ from moe_serve.control.rank_weights import rank_weights
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.errors import EngineDeadError
+from moe_serve.hosting import Host, host_models, no_plan
 from moe_serve.kv_join import join_kv
-from moe_serve.step.changes import no_changes
+from moe_serve.step.changes import TenantChanges, no_changes
+from moe_serve.step.expert_load import ExpertCounter
+from moe_serve.step.expert_moves import ExpertMover
 from moe_serve.step.tenants import Tenants
 from moe_serve.step.worker import Worker
 from moe_serve.survive.regroup import Survivor
@@ -47,50 +52,96 @@ def serve(
     try:
         meeting = meet(config, launch)
         front_end = FrontEnd(listener) if listener is not None else None
-        _serve(config, meeting, listener, front_end, drain_signals)
+        ready = _bring_up(config, meeting, listener, front_end, drain_signals)
+        ready.run(comes_back=meeting.comes_back)
+        if front_end is not None:
+            front_end.finish()
         meeting.close()
     except PeerLostError as error:
         raise EngineDeadError(str(error)) from error
     return 0
 
 
-def _serve(
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A rank that can serve. What its models were made of is forgotten: they may be unloaded.
+
+    Attributes:
+        device: where the serving loop computes.
+        kv_end: None where no keys and values are handed over.
+    """
+
+    worker: Worker
+    link: RankLink
+    device: AbstractContextManager[None]
+    kv_end: KvEndpoint | None
+
+    def run(self, *, comes_back: bool) -> None:
+        with self.device:
+            self.worker.run(comes_back=comes_back)
+        self.worker.close()
+        self.link.close()
+        if self.kv_end is not None:
+            self.kv_end.close()
+
+
+def _bring_up(
     config: Config,
     meeting: Meeting,
     listener: socket.socket | None,
     front_end: FrontEnd | None,
     drain_signals: DrainSignals,
-) -> None:
+) -> _Ready:
     launch, exchange = meeting.launch, meeting.exchange
     welcome = read_welcome(launch)
-    rank = build_rank(config, meeting, welcome.memories if welcome else None)
+    host = host_models(config, meeting, welcome.memories if welcome else None)
+    main = host.main
     fresh = exchange.allgather_bytes(secrets.token_bytes(_SECRET_BYTES))[0]
     secret = welcome.secret if welcome else fresh
     # Pools of experts alone, which have no keys and values, are all that come back.
-    kv_end = None if welcome else join_kv(rank, meeting, secret)
+    kv_end = None if welcome or main is None else join_kv(main, meeting, secret)
     link = together(exchange, lambda: RankLink(bind_address(launch), secret))
     address = reachable_addresses(link.port, launch)
     addresses = exchange.allgather_bytes(address.encode())
-    meeting.follow_peers(welcome_of(rank.deployment, secret))
+    meeting.follow_peers(welcome_of(main.deployment, secret) if main else b"")
     watch: Callable[[], None] = meeting.check_peers
     if front_end is not None and listener is not None:
-        front_end.start(_message(rank, listener, secret, addresses))
+        front_end.start(_message(host, listener, secret, addresses))
         listener.close()
         # Under mpirun SIGTERM and SIGINT are mpirun's to act on.
         also = () if launch.is_launched else (signal.SIGTERM, signal.SIGINT)
         drain_signals.act(front_end.drain, also)
         watch = partial(_look_at_all, front_end, meeting)
-    load, mover = rank.loaded.load, rank.loaded.mover
-    go_on = Survivor(meeting, rank.parts, rank.loaded, address).go_on
-    tenants = Tenants.of_one(launch.rank, rank.engine)
-    changes = no_changes(launch.rank, tenants)
-    worker = Worker(launch.rank, tenants, changes, rank.exchange, link, watch, load, mover, go_on)
-    worker.run(comes_back=meeting.comes_back)
-    link.close()
-    if kv_end is not None:
-        kv_end.close()
-    if front_end is not None:
-        front_end.finish()
+    worker = _worker(host, meeting, link, address, watch)
+    return _Ready(worker, link, host.use_device(), kv_end)
+
+
+def _worker(
+    host: Host, meeting: Meeting, link: RankLink, address: str, watch: Callable[[], None]
+) -> Worker:
+    main, number = host.main, meeting.launch.rank
+    tenants = Tenants(number, host.config.scheduler.max_step, host.tenants)
+    changes = no_changes(number, tenants)
+    load, mover = ExpertCounter((), 0), ExpertMover.of_no_experts(number, no_plan(host.config))
+    go_on = None
+    if main is not None:
+        load, mover = main.loaded.load, main.loaded.mover
+    if host.loader is not None:
+        changes = TenantChanges(number, tenants, host.loader.load)
+    elif main is not None:
+        go_on = Survivor(meeting, main.parts, main.loaded, address).go_on
+    return Worker(
+        number,
+        tenants,
+        changes,
+        host.exchange,
+        link,
+        watch,
+        load,
+        mover,
+        go_on,
+        main_tenant=host.main_tenant,
+    )
 
 
 def _look_at_all(front_end: FrontEnd, meeting: Meeting) -> None:
@@ -100,26 +151,33 @@ def _look_at_all(front_end: FrontEnd, meeting: Meeting) -> None:
 
 
 def _message(
-    rank: Rank, listener: socket.socket, secret: bytes, addresses: list[bytes]
+    host: Host, listener: socket.socket, secret: bytes, addresses: list[bytes]
 ) -> FrontEndStart:
-    config = rank.config
-    host, port = listener.getsockname()[:2]
-    name = f"[{host}]" if ":" in host else host
+    config, main = host.config, host.main
+    interface, port = listener.getsockname()[:2]
+    name = f"[{interface}]" if ":" in interface else interface
+    if main is None:
+        weights = (1.0,) * len(addresses)
+        deployment = ServedDeployment(config=config, plan=no_plan(config), memories=(), reasons=())
+    else:
+        weights = rank_weights(main.config, main.deployment, main.homes)
+        deployment = ServedDeployment(
+            config=main.config,
+            plan=main.deployment.plan,
+            memories=main.deployment.memories,
+            reasons=main.deployment.reasons,
+        )
     return FrontEndStart(
         url=f"http://{name}:{port}",
-        models=(rank.served,),
+        models=host.served,
         addresses=tuple(address.decode() for address in addresses),
         secret=secret,
-        rank_weights=rank_weights(config, rank.deployment, rank.homes),
-        prefill_ranks=rank.prefill_ranks,
+        rank_weights=weights,
+        prefill_ranks=main.prefill_ranks if main else (),
         max_local_prefill=config.scheduler.max_local_prefill,
         block_size=config.cache.page_size if config.cache.prefix else 0,
         max_live=config.scheduler.max_live,
-        api_keys=config.server.api_keys,
-        deployment=ServedDeployment(
-            config=config,
-            plan=rank.deployment.plan,
-            memories=rank.deployment.memories,
-            reasons=rank.deployment.reasons,
-        ),
+        deployment=deployment,
+        config=config,
+        slices=host.slices,
     )

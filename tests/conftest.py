@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
+
+from moe_serve.control.mpirun import mpirun_command
 
 MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -34,10 +35,8 @@ def mpirun() -> MpiRun:
 def _run(
     num_ranks: int, args: list[str], timeout: float, options: tuple[str, ...] = ()
 ) -> "subprocess.CompletedProcess[str]":
-    launcher = Path(sys.executable).parent / "mpirun"
-    command = [str(launcher), "--oversubscribe", "--bind-to", "none", "-n", str(num_ranks)]
     process = subprocess.Popen(
-        [*command, *options, sys.executable, *args],
+        mpirun_command(num_ranks, [*options, sys.executable, *args]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

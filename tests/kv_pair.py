@@ -13,8 +13,10 @@ from moe_comm.kv.endpoint import KvEndpoint
 from moe_comm.kv.limits import KvLimits
 
 from moe_serve.build import Rank
-from moe_serve.config.tree import PoolConfig
+from moe_serve.config.tree import LinkConfig, PoolConfig
+from moe_serve.control.groups import RankGroups
 from moe_serve.kv_join import _hello, _meet
+from moe_serve.kv_ways import KvEnd
 from moe_serve.llm import LLM
 from moe_serve.types import Request, SamplingParams, TokenEvent
 
@@ -48,19 +50,24 @@ class Pair:
 
     seconds = 30.0
 
-    def __init__(self, prefill: LLM, decode: LLM, limits: KvLimits) -> None:
+    def __init__(
+        self, prefill: LLM, decode: LLM, limits: KvLimits, links: tuple[LinkConfig, ...] = ()
+    ) -> None:
         pools = tuple(
             PoolConfig(name=role, device="cpu", threads=1, role=role)
             for role in ("prefill", "decode")
         )
-        self.ranks = [_as_member(llm._rank, pools) for llm in (prefill, decode)]
+        self.ranks = [_as_member(llm._rank, pools, links) for llm in (prefill, decode)]
         self.endpoints = [
             KvEndpoint(_hello(rank, number), b"secret", limits=limits)
             for number, rank in enumerate(self.ranks)
         ]
-        addresses = [f"tcp://127.0.0.1:{each.port}" for each in self.endpoints]
+        ends = {
+            number: KvEnd(_hello(rank, number), f"tcp://127.0.0.1:{endpoint.port}")
+            for number, (rank, endpoint) in enumerate(zip(self.ranks, self.endpoints, strict=True))
+        }
         for number, (rank, endpoint) in enumerate(zip(self.ranks, self.endpoints, strict=True)):
-            _meet(rank, number, endpoint, addresses)
+            _meet(rank, number, endpoint, ends)
         self.prefill, self.decode = (rank.engine for rank in self.ranks)
         self.events: dict[str, list[TokenEvent]] = {}
 
@@ -124,19 +131,26 @@ class Pair:
         return self.tokens()
 
 
-def _as_member(rank: Rank, pools: tuple[PoolConfig, ...]) -> Rank:
-    config = replace(rank.config, pools=pools)
-    return replace(rank, config=config, homes=(DECODE,), prefill_ranks=(PREFILL,))
+def _as_member(rank: Rank, pools: tuple[PoolConfig, ...], links: tuple[LinkConfig, ...]) -> Rank:
+    config = replace(rank.config, pools=pools, links=links)
+    apart = ((PREFILL,), (DECODE,))
+    parts = replace(rank.parts, groups=RankGroups(steps=apart, native=apart, attention=apart))
+    return replace(rank, config=config, parts=parts, homes=(DECODE,), prefill_ranks=(PREFILL,))
 
 
 @contextmanager
-def pair(path: Path, limits: KvLimits = LIMITS, **settings: Any) -> Iterator[Pair]:
+def pair(
+    path: Path, limits: KvLimits = LIMITS, links: tuple[LinkConfig, ...] = (), **settings: Any
+) -> Iterator[Pair]:
     """
     Args:
+        links: between pools named prefill and decode.
         settings: of both engines.
     """
     settings = {"deterministic": True, "prefix": True, "page_size": 8} | settings
     with ExitStack() as stack:
-        made = Pair(*(stack.enter_context(engine(path, **settings)) for _ in range(2)), limits)
+        made = Pair(
+            *(stack.enter_context(engine(path, **settings)) for _ in range(2)), limits, links
+        )
         stack.callback(made.close)
         yield made

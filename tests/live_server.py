@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import yaml
 
+from moe_serve.control.mpirun import mpirun_command
+
 ENVIRONMENT = os.environ | {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -33,8 +35,7 @@ def server_config(path: Path | str, ranks: int, **sections: Any) -> dict[str, An
 
 
 def mpirun(num_ranks: int, *words: str) -> list[str]:
-    launcher = Path(sys.executable).parent / "mpirun"
-    return [str(launcher), "--oversubscribe", "--bind-to", "none", "-n", str(num_ranks), *words]
+    return mpirun_command(num_ranks, words)
 
 
 class LiveServer:

@@ -43,6 +43,26 @@ class Hosts:
         """A command that runs on one side."""
         return ["ip", "netns", "exec", name, *words]
 
+    def shape(self, bytes_per_second: float, seconds: float) -> float:
+        """Give the wire, both ways, a rate and a latency.
+
+        Returns:
+            The latency that it has: none where this kernel can only bound the rate.
+        """
+        rate = f"{bytes_per_second * 8:.0f}bit"
+        delayed = ["netem", "delay", f"{seconds * 1e6:.0f}us", "rate", rate, "limit", "100000"]
+        try:
+            self._shape_both_ends(*delayed)
+        except subprocess.CalledProcessError:
+            self._shape_both_ends("tbf", "rate", rate, "burst", "32kbit", "latency", "400ms")
+            return 0.0
+        return seconds
+
+    def _shape_both_ends(self, *words: str) -> None:
+        for name in (self.here, self.there):
+            shape = ["tc", "-n", name, "qdisc", "replace", "dev", "wire", "root", *words]
+            subprocess.run(shape, capture_output=True, check=True)
+
     def cut(self) -> None:
         """The wire, as if it were pulled."""
         self._ip("-n", self.here, "link", "set", "wire", "down")

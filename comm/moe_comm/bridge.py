@@ -86,6 +86,10 @@ class _PendingDispatch:
     crossing: SentTokens
     home: _Home
 
+    def poll(self) -> None:
+        self.crossing.poll()
+        self.own.poll()
+
     def finish(self) -> tuple[ExpertRows, _Handle]:
         # The crossing first: links are slow, and what arrives has a second way to go.
         forwarded, entry = self._forward()

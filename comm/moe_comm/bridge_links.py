@@ -27,6 +27,9 @@ class SentTokens:
     rows: LinkRows
     counts: Sequence[int]
 
+    def poll(self) -> bool:
+        return self.pending.poll()
+
     def finish(
         self, dtype: torch.dtype, device: torch.device
     ) -> tuple[CrossingRows, Sequence[int]]:

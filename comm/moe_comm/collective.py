@@ -36,6 +36,9 @@ class _PendingDispatch:
     rows: SentRows
     terms: Terms
 
+    def poll(self) -> None:
+        self.rows.poll()
+
     def finish(self) -> tuple[ExpertRows, _Handle]:
         rows_RD, counts_NE = self.rows.finish()
         rows, return_R = sort_by_expert(rows_RD, counts_NE)

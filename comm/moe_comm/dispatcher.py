@@ -31,6 +31,10 @@ class Handle(Protocol):
 
 
 class PendingDispatch(Protocol):
+    def poll(self) -> None:
+        """Move on what can be moved on at once; to be called between pieces of other work."""
+        ...
+
     def finish(self) -> tuple[ExpertRows, Handle]: ...
 
 

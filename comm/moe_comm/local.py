@@ -16,6 +16,9 @@ class _PendingDispatch:
     rows: ExpertRows
     terms: Terms
 
+    def poll(self) -> None:
+        return
+
     def finish(self) -> tuple[ExpertRows, Terms]:
         return self.rows, self.terms
 

@@ -22,6 +22,8 @@ class Member:
         version: of the program it runs.
         digest: of the config it read.
         mpirun: plan rank of the first rank of its mpirun.
+        host_memory: bytes of its host's memory that processes like it may use; 0 where it is not
+            told.
         address: HOST:PORT where ranks of other mpiruns reach it; empty where there are none.
     """
 
@@ -35,6 +37,7 @@ class Member:
     digest: str
     host_identity: str = ""
     mpirun: int = 0
+    host_memory: int = 0
     address: str = ""
 
     @property

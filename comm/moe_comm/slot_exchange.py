@@ -24,6 +24,9 @@ class SentRows:
     pending: Pending[tuple[torch.Tensor, Ints]]
     counts: Sequence[int]
 
+    def poll(self) -> bool:
+        return self.pending.poll()
+
     def finish(self) -> tuple[torch.Tensor, Ints]:
         """-> the rows for this rank, by sender and slot, and their counts_NS."""
         return self.pending.finish()

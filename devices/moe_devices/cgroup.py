@@ -73,9 +73,11 @@ class ControlGroup:
 
     def processor_folder(self) -> Path:
         """This process's own folder of the controller that shares out processor time."""
-        controller = "cpu" if (self.root / "cpu").is_dir() else ""
-        existing = (folder for folder in self._folders(controller) if folder.is_dir())
-        return next(existing, self.root / controller)
+        return self._own_folder("cpu")
+
+    def memory_folder(self) -> Path:
+        """This process's own folder of the controller that counts memory."""
+        return self._own_folder("memory")
 
     def _limits(
         self, controller: str, limit_file: str, used_file: str, reclaimable: str
@@ -87,6 +89,11 @@ class ControlGroup:
                     line.split() for line in _read(folder / "memory.stat").splitlines()
                 ).get(reclaimable, "0")
                 yield MemoryLimit(int(limit), max(0, int(used) - int(cached)))
+
+    def _own_folder(self, controller: str) -> Path:
+        mounted = controller if (self.root / controller).is_dir() else ""
+        existing = (folder for folder in self._folders(mounted) if folder.is_dir())
+        return next(existing, self.root / mounted)
 
     def _folders(self, controller: str) -> Iterator[Path]:
         """This process's folder under a controller ("" is v2's single tree), then its parents'."""

@@ -1,5 +1,6 @@
 """The host's processor as a device."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import psutil
 import torch
 
 from moe_devices.cgroup import ControlGroup, MemoryLimit
+from moe_devices.cpu_partition import partition_cores
 from moe_devices.device import Memory
+from moe_devices.memory_cap import cap_process_memory, private_bytes
 from moe_devices.pacer import Pacer, RealTime
+from moe_devices.partition import Partition
 from moe_devices.work import Pace
 
 
@@ -17,6 +21,7 @@ class CpuDevice:
 
     kind = "cpu"
     collective = "mpi"
+    lends_memory = sys.platform == "linux"
 
     @property
     def torch_device(self) -> torch.device:
@@ -33,6 +38,16 @@ class CpuDevice:
 
     def pacer(self, pace: Callable[[], Pace]) -> Pacer:
         return RealTime()
+
+    @property
+    def held_memory(self) -> int:
+        return private_bytes()
+
+    def cap_memory(self, num_bytes: int, virtual_slack: int = 0) -> str:
+        return cap_process_memory(num_bytes, virtual_slack)
+
+    def partition(self, percents: Sequence[int]) -> Sequence[Partition]:
+        return partition_cores(percents)
 
 
 def tightest(host: Memory, limits: Sequence[MemoryLimit]) -> Memory:

@@ -1,12 +1,13 @@
 """The Device protocol: one accelerator as one rank drives it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from moe_devices.pacer import Pacer
+from moe_devices.partition import Partition
 from moe_devices.work import Pace
 
 
@@ -48,6 +49,11 @@ class Device(Protocol):
         """What the maker calls it, for logs and benchmarks."""
         ...
 
+    @property
+    def lends_memory(self) -> bool:
+        """Whether memory that holds nothing can be given back in parts; see `resident.py`."""
+        ...
+
     def memory(self) -> Memory: ...
 
     def pacer(self, pace: Callable[[], Pace]) -> Pacer:
@@ -55,5 +61,40 @@ class Device(Protocol):
 
         Args:
             pace: makes declared seconds of work; asked for by an emulated device alone.
+        """
+        ...
+
+    @property
+    def held_memory(self) -> int:
+        """Bytes of the device's memory that this process holds."""
+        ...
+
+    def cap_memory(self, num_bytes: int, virtual_slack: int = 0) -> str:
+        """Bound what this process holds of the device's memory; others are not touched.
+
+        Who asks for more gets an error, of torch or Python. May be called again.
+
+        Args:
+            num_bytes: with what it holds now.
+            virtual_slack: of the host's memory, bytes that may be mapped above that and never be
+                touched.
+
+        Returns:
+            How it is held, for the log.
+
+        Raises:
+            DeviceError: it is below what is held already, above what there is, or cannot be held.
+        """
+        ...
+
+    def partition(self, percents: Sequence[int]) -> Sequence[Partition]:
+        """Divide the device's processors among tenants that run beside each other.
+
+        Args:
+            percents: of each part; what they leave of 100 is nobody's.
+
+        Raises:
+            DeviceError: more than there is, less than one core or slot, or a kind of device that
+                cannot be divided.
         """
         ...

@@ -1,6 +1,6 @@
 """A device that is not there: the processor's kernels, with the memory and pace of another kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psutil
 import torch
@@ -8,7 +8,9 @@ import torch
 from moe_devices.cpu import CpuDevice
 from moe_devices.device import Memory
 from moe_devices.errors import DeviceError
+from moe_devices.memory_cap import private_bytes
 from moe_devices.pacer import DeadlinePacer, Pacer
+from moe_devices.partition import Partition
 from moe_devices.work import Pace
 
 
@@ -29,6 +31,7 @@ class EmulatedDevice:
 
     kind = "cpu"
     collective = "mpi"
+    lends_memory = CpuDevice.lends_memory
 
     def __init__(self, name: str, memory: int, time_scale: float = 1.0) -> None:
         self._host = CpuDevice()
@@ -44,6 +47,7 @@ class EmulatedDevice:
         self._memory = memory
         self._time_scale = time_scale
         self._before = _resident_bytes()
+        self._private_before = private_bytes()
 
     @property
     def torch_device(self) -> torch.device:
@@ -60,6 +64,19 @@ class EmulatedDevice:
 
     def pacer(self, pace: Callable[[], Pace]) -> Pacer:
         return DeadlinePacer(pace(), self._time_scale)
+
+    @property
+    def held_memory(self) -> int:
+        return max(0, self._host.held_memory - self._private_before)
+
+    def cap_memory(self, num_bytes: int, virtual_slack: int = 0) -> str:
+        return self._host.cap_memory(self._private_before + num_bytes, virtual_slack)
+
+    def partition(self, percents: Sequence[int]) -> Sequence[Partition]:
+        raise DeviceError(
+            f"emulated {self._name} cannot be divided: the times declared for it are of the whole; "
+            "share it in time (isolate: time)"
+        )
 
 
 def _resident_bytes() -> int:

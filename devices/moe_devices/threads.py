@@ -5,6 +5,7 @@ cores come from the control group, and the mask is set anew.
 """
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,13 @@ Core = tuple[int, ...]
 _log = logging.getLogger(__name__)
 
 
-def bind_threads(local_rank: int, num_local_ranks: int, threads: int) -> int:
+def bind_threads(local_rank: int, num_local_ranks: int, threads: int, percent: int = 100) -> int:
     """Bind this process to its share of the host's cores, and torch to as many threads.
 
     Args:
         local_rank: among the ranks on this host.
         threads: 0 takes one for each core of the share.
+        percent: of the share's time that this process is to have, which takes fewer threads.
 
     Returns:
         the number of threads that torch now uses.
@@ -33,7 +35,8 @@ def bind_threads(local_rank: int, num_local_ranks: int, threads: int) -> int:
     logical = group.logical_cores() or tuple(range(os.cpu_count() or 1))
     cores = physical_cores(logical, Path("/sys/devices/system/cpu"))
     share = share_of_cores(cores, local_rank, num_local_ranks)
-    count = threads or num_threads(cores, group.processor_quota(), local_rank, num_local_ranks)
+    count = num_threads(cores, group.processor_quota(), local_rank, num_local_ranks)
+    count = threads or math.ceil(count * percent / 100)
     _set_affinity(share)
     torch.set_num_threads(count)
     return count
@@ -57,6 +60,14 @@ def num_threads(
     count = len(share_of_cores(cores, local_rank, num_local_ranks))
     granted = count if quota is None else int(quota / num_local_ranks)
     return max(1, min(count, granted))
+
+
+def cores_per_rank(num_local_ranks: int) -> float:
+    """Cores' worth of time, in logical processors, that each rank has where they share the host's
+    evenly."""
+    group = ControlGroup.mine()
+    num_cores = len(group.logical_cores()) or os.cpu_count() or 1
+    return min(num_cores, group.processor_quota() or num_cores) / num_local_ranks
 
 
 def physical_cores(logical: Sequence[int], topology: Path) -> tuple[Core, ...]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from moe_serve.bench import dispatch, offline, placement, pools, simulator
+from moe_serve.bench import dispatch, offline, placement, pools, simulator, slices
 from moe_serve.errors import MoeServeError
 
 
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("placement", placement),
         ("pools", pools),
         ("simulator", simulator),
+        ("slices", slices),
     )
     for name, module in modules:
         command = commands.add_parser(name, help=module.__doc__)

@@ -33,7 +33,7 @@ def load_config(
     document = read_document(source, overrides)
     try:
         config = build(Config, _with_models(document), "")
-        config = replace(config, models=tuple(map(_with_absolute_path, config.models)))
+        config = replace(config, models=tuple(map(absolute_path, config.models)))
         validate(config)
         if to_serve:
             require_served(config)
@@ -52,7 +52,8 @@ def _with_models(document: dict[str, Any]) -> dict[str, Any]:
     return {"models": [build(ModelConfig, document["model"], "model")], **rest}
 
 
-def _with_absolute_path(model: ModelConfig) -> ModelConfig:
+def absolute_path(model: ModelConfig) -> ModelConfig:
+    """With the whole path of its directory, wherever that is read."""
     if model.path == DEMO or model.path.startswith(BUILTIN):
         return model
     return replace(model, path=str(Path(model.path).expanduser().absolute()))

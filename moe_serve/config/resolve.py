@@ -1,13 +1,12 @@
-"""`auto` and 0 to what they mean here, once: a new config, and a log line for each choice."""
+"""`auto` and 0 to what they mean here: a new config, and a log line for each choice."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
-from moe_serve.config.validate import BUILTIN, COLLECTIVES, DTYPES
+from moe_serve.config.validate import COLLECTIVES, DTYPES, model_name
 from moe_serve.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -32,15 +31,13 @@ def resolve(config: Config, model_json: Mapping[str, Any], threads_per_rank: int
     threads = 1 if config.deterministic else threads_per_rank
     pools = tuple(_resolve_pool(pool, model, threads) for pool in config.pools)
     _check_one_collective(pools)
-    resolved = replace(config, models=(model,), pools=pools)
-    for key, value in choices(config, resolved):
+    return replace(config, models=(model,), pools=pools)
+
+
+def log_choices(before: Config, after: Config) -> None:
+    """A line for each value that was left to choose."""
+    for key, value in choices(before, after):
         logger.info("%s: chose %s", key, value)
-    return resolved
-
-
-def model_name(model: ModelConfig) -> str:
-    """What requests call the model: what the config says, else its directory's name."""
-    return model.name or Path(model.path.removeprefix(BUILTIN)).name or "model"
 
 
 def choices(before: Any, after: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -60,7 +57,7 @@ def _resolve_model(model: ModelConfig, model_json: Mapping[str, Any]) -> ModelCo
     return replace(
         model,
         name=model_name(model),
-        dtype=_dtype(model_json) if model.dtype == "auto" else model.dtype,
+        dtype=resolve_dtype(model, model_json),
         max_context=_max_context(model.max_context, model_json),
     )
 
@@ -86,7 +83,14 @@ def _check_one_collective(pools: Sequence[PoolConfig]) -> None:
             )
 
 
-def _dtype(model_json: Mapping[str, Any]) -> str:
+def resolve_dtype(model: ModelConfig, model_json: Mapping[str, Any]) -> str:
+    """What the config says, or what its `auto` follows.
+
+    Raises:
+        ConfigError: the model's config.json names a dtype that is not served.
+    """
+    if model.dtype != "auto":
+        return model.dtype
     named = model_json.get("dtype", model_json.get("torch_dtype"))
     if named is None:
         return "float32"

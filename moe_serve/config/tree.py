@@ -92,10 +92,14 @@ class PoolConfig:
         weights: format that weights are stored in: the model's dtype, which auto is, or a
             narrower one, of which this version serves bfloat16, float16 and int8.
         memory: bytes each rank may use; 0 asks the device.
+        limit_memory: hold each rank's process to that, besides what it has before models come: who
+            asks for more gets an error, its neighbours notice nothing.
         collective: what its ranks exchange tokens over: mpi or gloo on CPUs, nccl on GPUs,
             hccl on NPUs; auto asks the device. The same in all pools of one device kind.
         threads: CPU threads of each rank; 0 shares the host's cores evenly among its ranks, or
             is 1 where `deterministic` asks for one order of adding.
+        compute_percent: of each rank's part of the host's processor time, never more, where other
+            processes share the host; only on a cpu. Held by a control group, which takes root.
         hardware: what the planner takes its ranks for: a device of the catalogue by name, or a
             device file (.yaml, from the config's own folder) as `moe_plan calibrate` writes it.
             What an emulated pool emulates.
@@ -107,8 +111,10 @@ class PoolConfig:
     role: Role = "both"
     weights: WeightFormat = "auto"
     memory: Bytes = 0
+    limit_memory: bool = False
     collective: Collective = "auto"
     threads: CountOrAuto = 0
+    compute_percent: Annotated[int, Range(1, 100)] = 100
     hardware: str = ""
     attention: AttentionConfig = field(default_factory=AttentionConfig)
 
@@ -121,8 +127,8 @@ class LinkConfig:
         between: names of the pools.
         bandwidth: bytes per second.
         latency: seconds.
-        wire: precision in which tokens cross it; auto is the model's dtype, which loses nothing;
-            int8 has a scale for each row.
+        wire: precision in which tokens, or keys and values, cross it; auto is the model's dtype,
+            which loses nothing; int8 has a scale for each row.
     """
 
     between: tuple[str, str]
@@ -262,6 +268,11 @@ class Config:
     emulation: EmulationConfig = field(default_factory=EmulationConfig)
     accuracy: AccuracyConfig = field(default_factory=AccuracyConfig)
     deterministic: bool = False
+
+    @property
+    def has_slices(self) -> bool:
+        """Several models share the ranks, or may come to."""
+        return len(self.models) > 1 or bool(self.server.admin_keys)
 
     @property
     def num_ranks(self) -> int:

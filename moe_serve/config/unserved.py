@@ -21,15 +21,8 @@ SERVED_ARCHITECTURES = (
 
 def unserved(config: Config) -> Iterator[str]:
     """A sentence for each setting that a later version may serve; of a resolved config, all."""
-    hands_over = any(pool.role == "prefill" for pool in config.pools)
     for index, pool in enumerate(config.pools):
         yield from _unserved_pool(f"pools[{index}]", pool, config.models[0].dtype)
-        if hands_over and pool.attention.tensor_parallel > 1:
-            yield (
-                f"pools[{index}].attention.tensor_parallel: this version hands keys and values "
-                "over between ranks that hold all heads, got "
-                f"{pool.attention.tensor_parallel}; set it to 1 where a pool has the role prefill"
-            )
 
 
 def require_served(config: Config) -> None:

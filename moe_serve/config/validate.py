@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
-from moe_serve.config.tree import Config, PlacementConfig, PoolConfig
+from moe_serve.config.tree import Config, ModelConfig, PlacementConfig, PoolConfig
 from moe_serve.config.workload import WorkloadConfig
 from moe_serve.errors import ConfigError, UnsupportedError
 
@@ -17,6 +18,8 @@ COLLECTIVES = {
 DTYPES = ("float32", "bfloat16", "float16")
 BUILTIN = "builtin:"
 DEMO = "demo"
+# Served at once; the step header has a word for each.
+MAX_MODELS = 63
 # Other characters are between names: in --pools, in logs and in the labels of metrics.
 _POOL_NAME = re.compile(r"[\w.-]+")
 
@@ -37,6 +40,7 @@ def validate(config: Config) -> None:
         if config.deterministic:
             _check_threads(f"pools[{index}]", pool)
         _check_attention(f"pools[{index}]", pool)
+        _check_compute_percent(f"pools[{index}]", pool)
     _check_links(config)
     _check_placement(config.placement)
     _check_workload(config.placement.workload)
@@ -44,9 +48,53 @@ def validate(config: Config) -> None:
 
 
 def _check_models(config: Config) -> None:
-    if len(config.models) > 1:
+    if len(config.models) > MAX_MODELS:
+        raise ConfigError(
+            f"models: at most {MAX_MODELS} models are served at once, got {len(config.models)}"
+        )
+    for name, times in Counter(map(model_name, config.models)).items():
+        if times > 1:
+            raise ConfigError(
+                f'models: {times} models are called "{name}", which requests could not tell '
+                "apart; give each its own name"
+            )
+    for index, model in enumerate(config.models):
+        _check_slice(f"models[{index}]", model, config.num_ranks)
+    if config.has_slices:
+        _check_beside_others(config)
+
+
+def _check_slice(where: str, model: ModelConfig, num_ranks: int) -> None:
+    if model.rank >= num_ranks:
+        raise ConfigError(
+            f"{where}.rank: there is no rank {model.rank}, ranks are 0 to {num_ranks - 1}; "
+            "change it, or leave it out"
+        )
+    spread_out = model.spread == "all" and num_ranks > 1
+    if spread_out and model.rank >= 0:
+        raise ConfigError(
+            f"{where}.rank: {model.rank} is one rank, and spread: all asks for all of them; "
+            "remove one of the two keys"
+        )
+    if spread_out and model.slice.isolate == "sm":
+        raise ConfigError(
+            f"{where}.slice.isolate: sm keeps a part of one device, and spread: all asks for all "
+            f"{num_ranks} ranks; set isolate: time or spread: one"
+        )
+
+
+def _check_beside_others(config: Config) -> None:
+    """What works only where one model has the ranks to itself."""
+    for index, pool in enumerate(config.pools):
+        if pool.role not in ("both", "experts"):
+            raise UnsupportedError(
+                f"pools[{index}].role: this version does both phases in the same pools where "
+                f"several models share them, got {pool.role}; use both or experts"
+            )
+    if config.accuracy.max_kl:
         raise UnsupportedError(
-            f"models: this version serves one model, got {len(config.models)}; keep one entry"
+            "accuracy.max_kl: this version checks the accuracy of a model that is served alone; "
+            "remove the key, or keep one entry of models and no server.admin_keys"
         )
 
 
@@ -76,6 +124,14 @@ def _check_threads(where: str, pool: PoolConfig) -> None:
         raise ConfigError(
             f"{where}.threads: deterministic: true computes with 1 thread, which gives one order "
             f"of adding, got {pool.threads}; remove the key or set deterministic: false"
+        )
+
+
+def _check_compute_percent(where: str, pool: PoolConfig) -> None:
+    if pool.device != "cpu" and pool.compute_percent < 100:
+        raise ConfigError(
+            f"{where}.compute_percent: a process is held to a part of a cpu's time, not of "
+            f"{pool.device}'s, got {pool.compute_percent}; remove the key, or use slices"
         )
 
 
@@ -162,3 +218,8 @@ def _check_roles(config: Config) -> None:
                 f"pools[{index}].hardware: {key} is auto, which compares the devices of all pools; "
                 "name a device of the catalogue or a device file, or give that role"
             )
+
+
+def model_name(model: ModelConfig) -> str:
+    """What requests call the model: what the config says, else its directory's name."""
+    return model.name or Path(model.path.removeprefix(BUILTIN)).name or "model"

@@ -8,6 +8,7 @@ from typing import Any, cast
 from moe_placement.hardware.device import DeviceSpec
 from moe_placement.hardware.section import HardwareError
 from moe_placement.memory.rank_memory import RankMemory, rank_memory
+from moe_placement.memory.rank_weights import expert_bytes
 from moe_placement.memory.report import fit_problems
 from moe_placement.model.architectures import UnsupportedModelError
 from moe_placement.model.fields import SpecError
@@ -191,7 +192,8 @@ def memory_of(
 ) -> RankMemory:
     """What one plan rank must hold of the resolved config's model."""
     moves = bool(config.placement.rebalance_every) and plan.num_experts > 0
-    weight_format = plan.pool_of(rank).weight_format
+    pool = plan.pool_of(rank)
+    expert = expert_bytes(spec, pool.weight_format, pool.device)
     return rank_memory(
         spec,
         plan,
@@ -204,5 +206,5 @@ def memory_of(
         device_bytes=device_bytes,
         memory_fraction=config.cache.memory_fraction,
         max_context=config.models[0].max_context or None,
-        moving=moves * max(config.placement.move_bytes_per_step, spec.expert_bytes(weight_format)),
+        moving=moves * max(config.placement.move_bytes_per_step, expert),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from moe_placement.hardware.curves import expert_curve
 from moe_placement.hardware.device import DeviceSpec, ExpertCurve, Plane
 from moe_placement.memory.rank_memory import RankMemory
+from moe_placement.memory.rank_weights import expert_bytes
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import PoolPlan
 from moe_placement.solver.problem import ExpertProblem, Floats, Ints
@@ -83,12 +84,12 @@ def _curves(
     spec: ModelSpec, pools: Sequence[PoolPlan], hardware: Mapping[str, DeviceSpec]
 ) -> tuple[tuple[ExpertCurve, ...], Ints, Floats]:
     """Distinct curves, which of them each pool has, and bytes of an expert in each pool."""
-    bytes_P = np.array([spec.expert_bytes(pool.weight_format) for pool in pools], float)
+    kept = [expert_bytes(spec, pool.weight_format, pool.device) for pool in pools]
     if not hardware:
         return (_BY_ROWS,), np.zeros(len(pools), np.int64), np.ones(len(pools))
     curve_P = [expert_curve(hardware[pool.name], pool.weight_format) for pool in pools]
     distinct = tuple(dict.fromkeys(curve_P))
-    return distinct, np.array([distinct.index(curve) for curve in curve_P]), bytes_P
+    return distinct, np.array([distinct.index(curve) for curve in curve_P]), np.array(kept, float)
 
 
 def _slots(
@@ -101,8 +102,8 @@ def _slots(
         return np.full(len(group.ranks), each, np.int64)
     return np.array(
         [
-            min(spec.num_experts, _room(config, memory) // (expert_bytes * len(spec.moe_layers)))
-            for memory, expert_bytes in zip(group.memory_N, bytes_N, strict=True)
+            min(spec.num_experts, _room(config, memory) // (each * len(spec.moe_layers)))
+            for memory, each in zip(group.memory_N, bytes_N, strict=True)
         ],
         np.int64,
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from moe_serve.config.tree import Config
 from moe_serve.control.balance import ServedDeployment
-from moe_serve.control.client import ServedModel
+from moe_serve.control.slices import SlicePlan
 from moe_serve.errors import BringUpError, EngineDeadError
+from moe_serve.types import ServedModel
 
 DRAIN = b"drain"
 # What an MPI launcher puts into a rank's environment; the front end is no rank.
@@ -23,12 +25,15 @@ class FrontEndStart:
     """All that the front end is told, on its standard input, once the ranks can answer.
 
     Attributes:
+        models: by number of the tenant.
         addresses: of the ranks' links, by plan rank.
-        rank_weights: share of the requests of each rank.
+        rank_weights: share of each rank in the requests to a model that is on all of them.
         prefill_ranks, max_local_prefill: see Router.
         block_size: tokens of a cached prefix come in blocks of so many; 0 where none are kept.
-        max_live: requests that one rank may hold.
-        deployment: what runs, for `/v1/plan` and for rebalancing.
+        max_live: requests of one model that one rank may hold.
+        deployment: of the model whose experts may move, for `/v1/plan` and for rebalancing.
+        config: as it was read, for models that come later.
+        slices: who has which share; None where one model has the ranks to itself.
     """
 
     url: str
@@ -40,8 +45,9 @@ class FrontEndStart:
     max_local_prefill: int
     block_size: int
     max_live: int
-    api_keys: str
     deployment: ServedDeployment
+    config: Config
+    slices: SlicePlan | None
 
 
 class FrontEnd:

@@ -25,7 +25,7 @@ from moe_comm.transport.roll_call import RollCall
 from moe_comm.transport.tcp_connect import join_address, listen, own_address, split_address
 
 from moe_serve.config.tree import Config, WorldConfig
-from moe_serve.control.host import host_identity
+from moe_serve.control.host import host_identity, host_memory
 from moe_serve.control.meeting_point import meeting_point
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld, served_pools
@@ -156,6 +156,7 @@ def _present(config: Config, launch: LaunchedWorld) -> Member:
         device_kind=pool.device,
         host=socket.gethostname(),
         host_identity=host_identity(),
+        host_memory=host_memory(),
         process_id=os.getpid(),
         local_rank=launch.in_mpirun.local_rank,
         version=version("moe-serve"),

@@ -50,6 +50,10 @@ class Journal:
         """Requests that some ranks run."""
         return [entry for entry in self._entries.values() if entry.rank in ranks]
 
+    def of_tenant(self, tenant: int) -> list[str]:
+        """Ids of the requests of one model."""
+        return [name for name, entry in self._entries.items() if entry.request.tenant == tenant]
+
     def close(self, request_id: str) -> Entry | None:
         return self._entries.pop(request_id, None)
 

@@ -3,14 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
+from moe_comm.kv.number_types import dtype_of
 from moe_placement.plan import PoolPlan
 from moe_placement.serving.tandem import prefill_station
 from moe_placement.solver.workers.bridge import link_between
 from moe_placement.solver.workers.part_cost import CostContext
 from moe_placement.solver.workers.service import Demand
 
+from moe_serve.config.tree import LinkConfig
+from moe_serve.control.expert_problem import find_links
 from moe_serve.control.planned_workers import PlannedWorker
+
+_SCALE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +25,9 @@ class KvLink:
 
     Attributes:
         name: `from>to`, by pool.
-        num_bytes: keys and values of one prompt.
-        seconds: for these between one rank of each end.
-        channels: pairs of ranks that send at the same time.
+        num_bytes: keys and values of one prompt, with each copy of what several ranks need.
+        seconds: for these, between one attention group of each end.
+        channels: pairs of groups between which prompts cross at the same time.
         left: seconds that remain of a prompt's transfer, in the mean, when its prefill has ended:
             layers leave one after the other as they are computed.
     """
@@ -50,21 +56,28 @@ class KvLink:
 
 def kv_link(
     context: CostContext,
+    declared: Sequence[LinkConfig],
     prefill: Sequence[PlannedWorker],
     decode: Sequence[PlannedWorker],
     demand: Demand,
 ) -> KvLink:
-    """The link between workers of the two phases: as declared, else the slower network."""
+    """The link between workers of the two phases: as declared, else the slower network.
+
+    Args:
+        declared: what the config says of links.
+    """
     spec, cluster = context.spec, context.cluster
-    names = [_names(workers) for workers in (prefill, decode)]
-    links = [
-        (link_between(cluster, cluster.group(one), cluster.group(other)), f"{one}>{other}")
-        for one in names[0]
-        for other in names[1]
-    ]
-    link, name = min(links, key=lambda pair: pair[0].bandwidth)
-    num_bytes = spec.kv_elements_per_token * context.activation_bytes * demand.request.prompt
-    seconds = link.latency + num_bytes / link.bandwidth
+    ways: list[tuple[float, float, str]] = []
+    for one, other in product(_pools(prefill), _pools(decode)):
+        crossing = _crossing(
+            spec.attention.num_kv_heads, one.tensor_parallel, other.tensor_parallel
+        )
+        link = link_between(cluster, cluster.group(one.name), cluster.group(other.name))
+        wires = [each.wire for each in find_links(declared, one.name, other.name)]
+        one_copy = demand.request.prompt * _token_bytes(context, wires[0] if wires else "auto")
+        slowest = link.latency + one_copy * crossing.busiest / link.bandwidth
+        ways.append((slowest, one_copy * crossing.whole, f"{one.name}>{other.name}"))
+    seconds, num_bytes, name = max(ways)
     share = 1 / spec.num_layers
     left = [
         max(seconds * share, seconds - _prefill_seconds(worker, demand) * (1 - share))
@@ -74,17 +87,44 @@ def kv_link(
         name=name,
         num_bytes=num_bytes,
         seconds=seconds,
-        channels=min(_num_ranks(prefill), _num_ranks(decode)),
+        channels=min(_num_groups(prefill), _num_groups(decode)),
         left=max(left),
     )
 
 
-def _names(workers: Sequence[PlannedWorker]) -> list[str]:
-    return [pool.name for pool in _pools(workers)]
+def _token_bytes(context: CostContext, wire: str) -> float:
+    """One token's keys and values as they cross; int8 has a scale for each head of either."""
+    spec = context.spec
+    width = context.activation_bytes if wire == "auto" else dtype_of(wire).itemsize
+    num_scales = 2 * spec.attention.num_kv_heads * spec.num_layers if wire == "int8" else 0
+    return spec.kv_elements_per_token * width + num_scales * _SCALE_BYTES
 
 
-def _num_ranks(workers: Sequence[PlannedWorker]) -> int:
-    return sum(len(pool.ranks) // pool.num_ep_groups for pool in _pools(workers))
+@dataclass(frozen=True, slots=True)
+class _Crossing:
+    """What crosses between two attention groups, in copies of a prompt's keys and values.
+
+    Attributes:
+        busiest: through the rank that sends or gets the most.
+    """
+
+    whole: float
+    busiest: float
+
+
+def _crossing(num_kv_heads: int, num_senders: int, num_receivers: int) -> _Crossing:
+    """Each receiver gets its heads once; senders of the same heads share their receivers."""
+    each = 1 / min(num_receivers, num_kv_heads)
+    whole = num_receivers * each
+    num_busy = min(num_senders, max(num_kv_heads, num_receivers))
+    return _Crossing(whole, max(each, whole / num_busy))
+
+
+def _num_groups(workers: Sequence[PlannedWorker]) -> int:
+    """That hold one copy of attention each."""
+    return sum(
+        len(pool.ranks) // pool.num_ep_groups // pool.tensor_parallel for pool in _pools(workers)
+    )
 
 
 def _pools(workers: Sequence[PlannedWorker]) -> list[PoolPlan]:

@@ -48,11 +48,16 @@ def require_weights(config: Config) -> None:
         ConfigError: a `builtin:` model.
     """
     for model in config.models:
-        if model.path.startswith(BUILTIN):
-            raise ConfigError(
-                f"model.path: {model.path} has no weights, it can only be checked; "
-                "weights wanted: --set model.path=/path/to/checkpoint"
-            )
+        check_has_weights(model)
+
+
+def check_has_weights(model: ModelConfig) -> None:
+    """As `require_weights`, of one model."""
+    if model.path.startswith(BUILTIN):
+        raise ConfigError(
+            f"model.path: {model.path} has no weights, it can only be checked; "
+            "weights wanted: --set model.path=/path/to/checkpoint"
+        )
 
 
 def _builtin(name: str) -> Traversable:

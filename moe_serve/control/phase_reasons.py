@@ -7,7 +7,13 @@ from math import inf, isinf
 from moe_serve.config.tree import Config
 from moe_serve.control.deployment import Deployment
 from moe_serve.control.kv_link import KvLink
-from moe_serve.control.role_choices import Roles, is_apart, named, roles_of
+from moe_serve.control.role_choices import (
+    Roles,
+    TooManyWaysError,
+    is_apart,
+    named,
+    roles_of,
+)
 from moe_serve.control.service import PlannedService, ServicePrediction
 
 # Times as many requests from which on they are more.
@@ -36,21 +42,32 @@ class PhaseOption:
         return max((value / limit for value, limit in pairs if limit), default=0.0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rivals:
+    """The other ways.
+
+    Attributes:
+        options: those that could be served.
+        refused: roles that cannot be had, and why.
+    """
+
+    options: Sequence[PhaseOption]
+    refused: Sequence[tuple[Roles, str]]
+
+
 def phase_reasons(
-    config: Config,
-    best: PhaseOption,
-    rivals: Sequence[PhaseOption],
-    refused: Sequence[tuple[Roles, str]],
+    config: Config, best: PhaseOption, rivals: Rivals | TooManyWaysError
 ) -> list[str]:
     """What was chosen or given, what it is predicted to give, and what the other ways would.
 
     Args:
         config: as it was given.
-        refused: roles that cannot be had, and why.
     """
     if best.deployment.problems:
         return ["nothing is predicted for the workload: what it runs on has no room for the model"]
-    return [*_own(config, best), *_others(best, rivals, refused)]
+    if isinstance(rivals, TooManyWaysError):
+        return [*_own(config, best), f"roles: other ways are not compared: {rivals}"]
+    return [*_own(config, best), *_others(best, rivals)]
 
 
 def _own(config: Config, best: PhaseOption) -> Iterator[str]:
@@ -68,21 +85,19 @@ def _own(config: Config, best: PhaseOption) -> Iterator[str]:
         yield f"roles: this misses what placement.workload asks for; {_missed(best)}"
 
 
-def _others(
-    best: PhaseOption, rivals: Sequence[PhaseOption], refused: Sequence[tuple[Roles, str]]
-) -> Iterator[str]:
+def _others(best: PhaseOption, rivals: Rivals) -> Iterator[str]:
     """The best that is apart where this is together, and the other way round; and the best other
     one that is as this is, where it would give more."""
     mine = is_apart(best.roles)
-    other = [option for option in rivals if is_apart(option.roles) != mine]
+    other = [option for option in rivals.options if is_apart(option.roles) != mine]
     title = "apart" if not mine else "together"
     if other:
         rival = max(other, key=_rank)
         yield f"{_verdict(best, rival)}: {title} ({_named(rival)}) gives {_figures(rival)}"
     else:
-        reasons = [why for roles, why in refused if is_apart(roles) != mine]
+        reasons = [why for roles, why in rivals.refused if is_apart(roles) != mine]
         yield f"roles: no way {title}: {reasons[0] if reasons else 'one pool has attention'}"
-    alike = [option for option in rivals if is_apart(option.roles) == mine]
+    alike = [option for option in rivals.options if is_apart(option.roles) == mine]
     better = max(alike, key=_rank, default=best)
     if _is_better(better, best):
         yield f"{_verdict(best, better)}: {_named(better)} gives {_figures(better)}"

@@ -8,12 +8,12 @@ from typing import Any
 from moe_placement.hardware.section import HardwareError
 
 from moe_serve.config.tree import Config
-from moe_serve.config.unserved import unserved
 from moe_serve.control.deployment import Deployment, plan_deployment
 from moe_serve.control.hardware import pool_hardware
-from moe_serve.control.phase_reasons import PhaseOption, phase_reasons
+from moe_serve.control.phase_reasons import PhaseOption, Rivals, phase_reasons
 from moe_serve.control.role_choices import (
     Roles,
+    TooManyWaysError,
     freed,
     role_choices,
     roles_of,
@@ -52,7 +52,7 @@ def plan_phases(
         why = f"pool {nameless!r} names no hardware" if nameless else search.refused[0][1]
         return config, _with_reasons(deployment, [f"nothing is predicted for the workload: {why}"])
     best = _best(own)
-    reasons = phase_reasons(config, best, search.rivals(best), search.refusals())
+    reasons = search.reasons(best)
     for index, (before, after) in enumerate(zip(config.pools, best.config.pools, strict=True)):
         if before.role != after.role:
             logger.info("pools[%d].role: chose %s", index, after.role)
@@ -73,7 +73,7 @@ class _Search:
     """Plans and prices ways to share the phases, each once.
 
     Attributes:
-        refused: roles that cannot be planned or served, and why.
+        refused: roles that cannot be planned, and why.
     """
 
     config: Config
@@ -87,16 +87,21 @@ class _Search:
         given = roles_of(self.config)
         if "auto" not in given:
             return self._priced([given], must_fit=False)
-        wanted = role_choices(self.config, pool_hardware(self.config))
+        try:
+            wanted = role_choices(self.config, pool_hardware(self.config))
+        except TooManyWaysError as error:
+            raise ConfigError(f"pools[..].role: {error}") from error
         return self._priced(wanted) or self._priced(wanted[:1], must_fit=False)
 
-    def rivals(self, best: PhaseOption) -> list[PhaseOption]:
-        """All others that could be served."""
-        choices = role_choices(freed(self.config), pool_hardware(self.config))
-        return self._priced([roles for roles in choices if roles != best.roles])
-
-    def refusals(self) -> list[tuple[Roles, str]]:
-        return [(roles, str(error)) for roles, error in self.refused]
+    def reasons(self, best: PhaseOption) -> list[str]:
+        """Beside all other ways that could be served."""
+        try:
+            choices = role_choices(freed(self.config), pool_hardware(self.config))
+        except TooManyWaysError as error:
+            return phase_reasons(self.config, best, error)
+        rivals = self._priced([roles for roles in choices if roles != best.roles])
+        refused = [(roles, str(error)) for roles, error in self.refused]
+        return phase_reasons(self.config, best, Rivals(rivals, refused))
 
     def _priced(self, choices: Sequence[Roles], *, must_fit: bool = True) -> list[PhaseOption]:
         for roles in choices:
@@ -110,7 +115,6 @@ class _Search:
             # A plan file is made for the roles that are given.
             config = replace(config, placement=replace(config.placement, plan="auto"))
         try:
-            _require_served_as(config, self.config)
             deployment = plan_deployment(config, self.model_json, self.device_bytes_by_rank)
             if must_fit:
                 deployment.require_fit()
@@ -121,14 +125,6 @@ class _Search:
         except HardwareError as error:
             self.refused.append((roles, ConfigError(f"pools[..].weights: {error}")))
         return None
-
-
-def _require_served_as(config: Config, given: Config) -> None:
-    """Refuse roles that this version cannot serve, where others could be."""
-    before = set(unserved(given))
-    for sentence in unserved(config):
-        if sentence not in before:
-            raise ConfigError(sentence)
 
 
 def _best(options: Sequence[PhaseOption]) -> PhaseOption:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from moe_placement.hardware.device import DeviceSpec, ExpertCurve, Plane
+from moe_placement.memory.rank_weights import expert_bytes
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import LayerPlan, Plan
 from moe_placement.solver.moving.rebalance import MovePolicy, Rebalance, rebalance
@@ -88,7 +89,8 @@ def _problem(
     old = old_placement(question.plan, tuple(group.ranks))
     assert old is not None
     held_LN = _held(question.plan, group.ranks)
-    bytes_N = np.array([spec.expert_bytes(pool.weight_format) for pool in group.pool_N], np.int64)
+    kept = [expert_bytes(spec, pool.weight_format, pool.device) for pool in group.pool_N]
+    bytes_N = np.array(kept, np.int64)
     fits_N = fitting_experts(group, bytes_N) // len(spec.moe_layers)
     problem = replace(
         problem,

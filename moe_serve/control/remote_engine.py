@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,7 +13,15 @@ from moe_serve.control.rank_lines import RankLines
 from moe_serve.control.router import Route, Router
 from moe_serve.control.submissions import submissions
 from moe_serve.errors import BringUpError, EngineDeadError, RequestError
-from moe_serve.messages import Command, MembershipNews, PlanChange, RankStats, Report
+from moe_serve.messages import (
+    Command,
+    MembershipNews,
+    PlanChange,
+    RankStats,
+    Report,
+    TenantChange,
+    TenantNews,
+)
 from moe_serve.types import Request, TokenEvent
 
 logger = logging.getLogger(__name__)
@@ -21,11 +29,29 @@ logger = logging.getLogger(__name__)
 _LAST_REPORT_SECONDS = 2.0
 
 
+class _Change:
+    """A change of who is served, until all ranks have done their part."""
+
+    def __init__(self, number: int, waiting: set[int]) -> None:
+        self._number = number
+        self._waiting = waiting
+        self.news: list[TenantNews] = []
+        self.is_done = asyncio.Event()
+
+    def take(self, rank: int, news: TenantNews) -> None:
+        if news.number == self._number and rank in self._waiting:
+            self._waiting.discard(rank)
+            self.news.append(news)
+        if not self._waiting:
+            self.is_done.set()
+
+
 class RemoteEngine:
     """An EngineClient over ZeroMQ; lives in one asyncio loop.
 
     Args:
         addresses: of the ranks' links, by plan rank.
+        routers: by number of the tenant.
         record: gets the expert load that ranks count.
     """
 
@@ -33,11 +59,11 @@ class RemoteEngine:
         self,
         addresses: Sequence[str],
         secret: bytes,
-        router: Router,
+        routers: Mapping[int, Router],
         record: ExpertLoadRecord | None = None,
     ) -> None:
         self._lines = RankLines(addresses, secret, self._take)
-        self._router = router
+        self._routers = dict(routers)
         self._journal = Journal()
         self._queues: dict[str, asyncio.Queue[TokenEvent]] = {}
         self._stats = [RankStats(plan_rank=rank) for rank in range(len(addresses))]
@@ -46,6 +72,7 @@ class RemoteEngine:
         self._heard = [asyncio.Event() for _ in addresses]
         self._ended = [asyncio.Event() for _ in addresses]
         self._refusal = "the server is still starting"
+        self._change: _Change | None = None
         self.membership = MembershipNews(0, ())
 
     @property
@@ -70,6 +97,38 @@ class RemoteEngine:
     def change_plan(self, change: PlanChange) -> None:
         """Tell all ranks; each reports when it runs the changed plan, or that it was given up."""
         self._lines.send_each(Command(wake=0, plan_change=change))
+
+    async def change_tenants(self, change: TenantChange) -> list[TenantNews]:
+        """Tell all ranks who is to be served; one change at a time -> what each made of it.
+
+        Raises:
+            EngineDeadError: the ranks are gone.
+        """
+        assert self._change is None, "one change at a time"
+        if self._refusal:
+            raise EngineDeadError(self._refusal)
+        there = [rank for rank in range(len(self._stats)) if rank not in self.membership.lost]
+        self._change = _Change(change.number, set(there))
+        self._lines.send_each(Command(wake=0, tenant_change=change))
+        try:
+            await self._change.is_done.wait()
+            if self._refusal:
+                raise EngineDeadError(self._refusal)
+            return self._change.news
+        finally:
+            self._change = None
+
+    def open_tenant(self, number: int, router: Router) -> None:
+        """From now on it may be asked."""
+        router.exclude(self.membership.lost)
+        self._routers[number] = router
+
+    def close_tenant(self, number: int) -> None:
+        del self._routers[number]
+
+    def live_requests(self, tenant: int) -> list[str]:
+        """Ids of a tenant's live requests."""
+        return self._journal.of_tenant(tenant)
 
     async def start(self) -> None:
         """Greet every rank and wait until each has answered."""
@@ -114,12 +173,18 @@ class RemoteEngine:
     def drain(self) -> None:
         """Refuse new requests; those that are live go on."""
         self._refusal = "the server is draining; try another one"
+        self._give_up_change()
 
     def fail(self, reason: str) -> None:
         """The ranks are gone: end every live request with an error."""
         self._refusal = reason
         for request_id in list(self._queues):
             self._fail(request_id, reason)
+        self._give_up_change()
+
+    def _give_up_change(self) -> None:
+        if self._change is not None:
+            self._change.is_done.set()
 
     async def stop_ranks(self) -> None:
         """Tell every rank to leave its serving loop."""
@@ -145,7 +210,8 @@ class RemoteEngine:
     def _admit(self, requests: Sequence[Request]) -> Route:
         if self._refusal:
             raise EngineDeadError(self._refusal)
-        return self._router.pick(requests[0].prompt_ids, len(requests))
+        first = requests[0]
+        return self._routers[first.tenant].pick(first.prompt_ids, len(requests))
 
     def _take(self, rank: int, report: Report) -> None:
         # A rank that was cut off may speak again: by now others have its work.
@@ -156,6 +222,8 @@ class RemoteEngine:
             self._regroup(report.news)
         if report.expert_counts is not None and self._record is not None:
             self._record.add(rank, report.expert_counts)
+        if report.tenant_news is not None and self._change is not None:
+            self._change.take(rank, report.tenant_news)
         if report.is_last:
             self._ended[rank].set()
         if report.stats is not None:
@@ -181,7 +249,8 @@ class RemoteEngine:
             # There is nothing to wait for.
             self._heard[rank].set()
             self._ended[rank].set()
-        self._router.exclude(news.lost)
+        for router in self._routers.values():
+            router.exclude(news.lost)
         if news.refusal:
             self.fail(news.refusal)
         for entry in self._journal.of_ranks(news.lost):
@@ -199,11 +268,12 @@ class RemoteEngine:
 
     def _resubmit(self, entry: Entry) -> None:
         rest = entry.rest
-        self._router.finish(entry.rank)
+        router = self._routers[rest.tenant]
+        router.finish(entry.rank)
         self._finish_prefill(entry)
         try:
             # Not to be prefilled apart: whoever would do that may be about to be lost as well.
-            entry.rank = self._router.pick_home((*rest.prompt_ids, *rest.generated_ids), 1)
+            entry.rank = router.pick_home((*rest.prompt_ids, *rest.generated_ids), 1)
         except RequestError as error:
             self._fail(rest.request_id, f"a rank was lost, and no other has room: {error}")
             return
@@ -224,7 +294,7 @@ class RemoteEngine:
         entry = self._journal.close(request_id)
         if entry is not None:
             self._finish_prefill(entry)
-            self._router.finish(entry.rank)
+            self._routers[entry.request.tenant].finish(entry.rank)
             del self._queues[request_id]
 
     def _finish_prefill(self, entry: Entry) -> None:
@@ -232,5 +302,5 @@ class RemoteEngine:
         if rank is not None:
             # It may not even have begun, where the other rank did not wait for it.
             self._lines.send(rank, Command(wake=0, abort=(request.request_id,)))
-            self._router.finish_prefill(rank, len(request.prompt_ids))
+            self._routers[request.tenant].finish_prefill(rank, len(request.prompt_ids))
             entry.prefill_rank = None

@@ -118,7 +118,8 @@ class PlannedService:
         if prefill and demand.request.prompt <= config.scheduler.max_local_prefill:
             workers = tuple(replace(worker, phase="both") for worker in others)
         elif prefill:
-            link = kv_link(cost_context(config, deployment), prefill, others, demand)
+            context = cost_context(config, deployment)
+            link = kv_link(context, config.links, prefill, others, demand)
             demand = replace(demand, transfer_seconds=link.left / demand.request.prompt)
         candidates = {worker.candidate.kind: worker.candidate for worker in workers}
         results = deployment.chosen.results

@@ -19,8 +19,11 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 logger = logging.getLogger(__name__)
 
 
-def read_keys(path: Path) -> frozenset[str]:
+def read_keys(path: Path, key: str = "server.api_keys") -> frozenset[str]:
     """Digests of a key file: one in hex per line; empty lines and `#` comments are skipped.
+
+    Args:
+        key: of the config, that names the file.
 
     Raises:
         ConfigError: no such file, a line that is no digest, or no digest at all.
@@ -28,19 +31,19 @@ def read_keys(path: Path) -> frozenset[str]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"server.api_keys: cannot read {path}: {error}") from error
+        raise ConfigError(f"{key}: cannot read {path}: {error}") from error
     keys = set()
     for number, line in enumerate((line.strip() for line in lines), start=1):
         if not line or line.startswith("#"):
             continue
         if not _DIGEST.fullmatch(line):
             raise ConfigError(
-                f"server.api_keys: line {number} of {path} is not a SHA-256 digest in hex; "
+                f"{key}: line {number} of {path} is not a SHA-256 digest in hex; "
                 "make one with: printf %s KEY | sha256sum"
             )
         keys.add(line.lower())
     if not keys:
-        raise ConfigError(f"server.api_keys: {path} has no keys; add one or leave api_keys empty")
+        raise ConfigError(f"{key}: {path} has no keys; add one or leave the key out")
     return frozenset(keys)
 
 
@@ -62,15 +65,20 @@ class ApiKeyMiddleware:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._knows(scope):
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._may_pass(scope):
             await self._app(scope, receive, send)
             return
         error = ApiKeyError("no API key, or an unknown one; send `Authorization: Bearer KEY`")
         await error_response(error)(scope, receive, send)
 
-    def _knows(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        digest = sha256(key.strip().encode("latin-1")).hexdigest()
-        # All of them, so that the time does not tell which key was nearly right.
-        matches = [hmac.compare_digest(digest, known) for known in self._keys]
-        return scheme.lower() == "bearer" and any(matches)
+    def _may_pass(self, scope: Scope) -> bool:
+        return knows(self._keys, Headers(scope=scope))
+
+
+def knows(keys: frozenset[str], headers: Headers) -> bool:
+    """Whether a request carries one of the keys."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    digest = sha256(key.strip().encode("latin-1")).hexdigest()
+    # All of them, so that the time does not tell which key was nearly right.
+    matches = [hmac.compare_digest(digest, known) for known in keys]
+    return scheme.lower() == "bearer" and any(matches)

@@ -79,7 +79,7 @@ class ChatRoute:
         refuse_unsupported(body)
         if body.top_logprobs is not None and not body.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
-        tenant = service.tenant(body.model)
+        tenant = service.tenant_for("generate", body.model)
         service.check_ready()
         generation = service.generation(tenant, body, [await self._prompt(body, tenant)], CHAT)
         tokenizer = tenant.tokenizer

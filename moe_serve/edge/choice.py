@@ -4,17 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moe_serve.edge.detokenizer import Detokenizer
+from moe_serve.edge.errors import raise_failure
 from moe_serve.edge.logprobs import LogprobQueue, TokenLogprob
 from moe_serve.edge.reasoning import ReasoningSplitter, SplitText
 from moe_serve.edge.stop import StopMatcher
-from moe_serve.errors import EngineDeadError, MoeServeError, OverloadedError, RequestError
-from moe_serve.types import ErrorKind, TokenEvent
+from moe_serve.types import TokenEvent
 
 ChoiceEnd = Literal["stop", "length"]
-_ERRORS: dict[ErrorKind, type[MoeServeError]] = {
-    "request": RequestError,
-    "overloaded": OverloadedError,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +60,7 @@ class Choice:
             RequestError: the rank refused the sequence, for good or (OverloadedError) for now.
             EngineDeadError: the engine lost or dropped the sequence.
         """
-        if event.finish_reason in ("abort", "error"):
-            kind = _ERRORS.get(event.error_kind, EngineDeadError)
-            raise kind(event.error or "the server ended this request early; send it again")
+        raise_failure(event)
         text = self._stops.add(self._decode(event))
         if self.stopped_early:
             self.finish_reason = "stop"

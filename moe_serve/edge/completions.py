@@ -54,7 +54,7 @@ class CompletionRoute:
         service = self._service
         body = await read_body(request, CompletionBody, service.max_body_bytes)
         refuse_unsupported(body)
-        tenant = service.tenant(body.model)
+        tenant = service.tenant_for("generate", body.model)
         service.check_ready()
         prompts = [await self._prompt(prompt, tenant) for prompt in body.prompts]
         generation = service.generation(tenant, body, prompts, COMPLETION)

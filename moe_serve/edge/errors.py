@@ -9,17 +9,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from moe_serve.errors import EngineDeadError, MoeServeError, OverloadedError, RequestError
+from moe_serve.errors import (
+    CheckpointError,
+    ConfigError,
+    EngineDeadError,
+    MoeServeError,
+    OverloadedError,
+    PlacementError,
+    RequestError,
+    UnknownModelError,
+    UnsupportedError,
+)
+from moe_serve.types import ErrorKind, TokenEvent
 
 logger = logging.getLogger(__name__)
 
 
 class ContextLengthError(RequestError):
     """Prompt and answer together are longer than the model's context."""
-
-
-class UnknownModelError(RequestError):
-    """No served model has the name that the request gives."""
 
 
 class BodyTooLargeError(RequestError):
@@ -34,6 +41,24 @@ class NotReadyError(MoeServeError):
     """The server is starting, or draining before it stops."""
 
 
+_KINDS: dict[ErrorKind, type[MoeServeError]] = {
+    "request": RequestError,
+    "overloaded": OverloadedError,
+}
+
+
+def raise_failure(event: TokenEvent) -> None:
+    """Raise what ended a request without an answer, if this event says so.
+
+    Raises:
+        RequestError: the rank refused it, for good or (OverloadedError) for now.
+        EngineDeadError: the engine lost or dropped it.
+    """
+    if event.finish_reason in ("abort", "error"):
+        kind = _KINDS.get(event.error_kind, EngineDeadError)
+        raise kind(event.error or "the server ended this request early; send it again")
+
+
 # status, OpenAI's `type`, OpenAI's `code`; the first class that fits an error answers for it.
 _SHAPES: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (ContextLengthError, 400, "invalid_request_error", "context_length_exceeded"),
@@ -42,6 +67,10 @@ _SHAPES: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (ApiKeyError, 401, "invalid_request_error", "invalid_api_key"),
     (OverloadedError, 429, "rate_limit_error", "overloaded"),
     (RequestError, 400, "invalid_request_error", None),
+    (PlacementError, 409, "invalid_request_error", "does_not_fit"),
+    (ConfigError, 400, "invalid_request_error", None),
+    (CheckpointError, 400, "invalid_request_error", None),
+    (UnsupportedError, 400, "invalid_request_error", None),
     (NotReadyError, 503, "server_error", "not_ready"),
     (EngineDeadError, 503, "server_error", "engine_dead"),
 )

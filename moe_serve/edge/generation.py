@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from moe_serve.control.client import EngineClient
 from moe_serve.edge.choice import Choice, Delta
+from moe_serve.edge.lifetimes import lifetimes
 from moe_serve.edge.merge import merge
 from moe_serve.edge.metrics import SequenceTimer
-from moe_serve.errors import EngineDeadError, RequestError
+from moe_serve.errors import EngineDeadError
 from moe_serve.types import Request, TokenEvent
 
 
@@ -62,22 +63,10 @@ class Generation:
             RequestError: a rank refused a sequence; OverloadedError where there was no room.
             EngineDeadError: a sequence was lost.
         """
-        for sequence in self._sequences.values():
-            sequence.timer.start()
-        end = "abort"
-        try:
+        with lifetimes([sequence.timer for sequence in self._sequences.values()]):
             async with aclosing(self._follow()) as deltas:
                 async for delta in deltas:
                     yield delta
-        except RequestError:
-            end = "refused"
-            raise
-        except EngineDeadError:
-            end = "error"
-            raise
-        finally:
-            for sequence in self._sequences.values():
-                sequence.timer.end(end)
 
     async def _follow(self) -> AsyncGenerator[Delta, None]:
         unfinished = set(self._sequences)

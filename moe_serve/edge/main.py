@@ -18,11 +18,14 @@ from moe_serve.control.front_end import DRAIN, FrontEndStart
 from moe_serve.control.plan_status import PlanStatus
 from moe_serve.control.remote_engine import RemoteEngine
 from moe_serve.control.router import Router
-from moe_serve.edge.app import create_app
+from moe_serve.control.slice_keeper import SliceKeeper
+from moe_serve.edge.app import MakeKeeper, create_app
 from moe_serve.edge.auth import read_keys, warn_if_exposed
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server
+from moe_serve.edge.service import Service
 from moe_serve.errors import MoeServeError
+from moe_serve.messages import ALL_RANKS
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +58,23 @@ async def _serve(listener: socket.socket) -> int:
     if not line:
         return _RANKS_ARE_GONE
     start = msgspec.json.decode(line, type=FrontEndStart)
-    router = Router(
-        start.rank_weights,
-        start.block_size,
-        start.max_live,
-        start.prefill_ranks,
-        start.max_local_prefill,
-    )
     served = start.deployment
     record = ExpertLoadRecord(served.plan)
-    engine = RemoteEngine(start.addresses, start.secret, router, record)
+    engine = RemoteEngine(start.addresses, start.secret, _routers(start), record)
     balancer = Balancer(served, record, engine)
     plan = PlanStatus(served, record, engine, balancer)
-    keys = read_keys(Path(start.api_keys)) if start.api_keys else frozenset()
+    keys = _keys(start.config.server.api_keys, "server.api_keys")
     if not keys:
         warn_if_exposed(listener.getsockname()[0])
-    app = create_app(engine, start.models, api_keys=keys, metrics=Metrics(engine), plan=plan.values)
+    app = create_app(
+        engine,
+        start.models,
+        api_keys=keys,
+        metrics=Metrics(engine),
+        plan=plan.values,
+        slices=_keeper(start, engine),
+        admin_keys=_keys(start.config.server.admin_keys, "server.admin_keys"),
+    )
     lifeline = asyncio.create_task(_follow(lines, draining.set))
     exit_server = asyncio.Event()
     server = asyncio.create_task(run_server(app, listener, exit_server))
@@ -81,6 +85,43 @@ async def _serve(listener: socket.socket) -> int:
     await asyncio.wait({server}, timeout=_FAREWELL_SECONDS if code == _RANKS_ARE_GONE else None)
     engine.close()
     return code
+
+
+def _keys(path: str, key: str) -> frozenset[str]:
+    return read_keys(Path(path), key) if path else frozenset()
+
+
+def _routers(start: FrontEndStart) -> dict[int, Router]:
+    if start.slices is None:
+        return {0: _router(start, ALL_RANKS)}
+    return {each.number: _router(start, each.rank) for each in start.slices.tenants}
+
+
+def _router(start: FrontEndStart, rank: int) -> Router:
+    """Of the requests to a model that is on one rank, or on all of them."""
+    if rank == ALL_RANKS:
+        return Router(
+            start.rank_weights,
+            start.block_size,
+            start.max_live,
+            start.prefill_ranks,
+            start.max_local_prefill,
+        )
+    weights = [float(other == rank) for other in range(len(start.addresses))]
+    return Router(weights, start.block_size, start.max_live)
+
+
+def _keeper(start: FrontEndStart, engine: RemoteEngine) -> MakeKeeper | None:
+    slices = start.slices
+    if slices is None:
+        return None
+
+    def make(service: Service) -> SliceKeeper:
+        return SliceKeeper(
+            start.config, slices, engine, service, lambda placed: _router(start, placed.rank)
+        )
+
+    return make
 
 
 async def _until_drained_or_dead(

@@ -159,6 +159,7 @@ class RankCollector(Collector):
         yield self._kv_use(ranks)
         yield self._step_seconds(ranks)
         yield self._link_bytes(ranks)
+        yield from self._slices(ranks)
 
     def _membership(self) -> Iterator[Metric]:
         membership = self._client.membership
@@ -194,3 +195,20 @@ class RankCollector(Collector):
             for link, total in sorted(rank.link_bytes.items()):
                 sent.add_metric([str(rank.plan_rank), link], total)
         return sent
+
+    def _slices(self, ranks: Sequence[RankStats]) -> Iterator[Metric]:
+        labels = ["rank", "model"]
+        seconds = CounterMetricFamily(
+            "moe_serve_slice_seconds", "Seconds of the device, by model", labels=labels
+        )
+        memory = GaugeMetricFamily(
+            "moe_serve_slice_memory_bytes", "Memory, by model and part", labels=[*labels, "part"]
+        )
+        for rank in ranks:
+            for each in rank.slices:
+                where = [str(rank.plan_rank), each.model]
+                seconds.add_metric(where, each.seconds)
+                for part, num_bytes in sorted(each.memory.items()):
+                    memory.add_metric([*where, part], num_bytes)
+        yield seconds
+        yield memory

@@ -21,12 +21,13 @@ async def read_body(request: Request, kind: type[BodyType], max_bytes: int) -> B
         RequestError: not JSON, a wrong type, or a value out of range; names the field.
     """
     try:
-        return kind.model_validate_json(await _read(request, max_bytes))
+        return kind.model_validate_json(await read_bytes(request, max_bytes))
     except ValidationError as error:
         raise _refusal(error) from error
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """The request's body; BodyTooLargeError over `max_bytes`."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise BodyTooLargeError(f"the body has {announced} bytes, the limit is {max_bytes}")

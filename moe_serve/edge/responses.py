@@ -75,6 +75,11 @@ class Envelope:
         }
 
 
+def prompt_usage(num_tokens: int) -> dict[str, Any]:
+    """Of an answer that has no tokens of its own."""
+    return {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+
+
 def usage_object(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.num_prompt_tokens,

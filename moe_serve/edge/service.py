@@ -1,6 +1,7 @@
 """What every route needs: the engine, the served models, the metrics."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -8,19 +9,24 @@ from pathlib import Path
 from time import time
 from uuid import uuid4
 
-from moe_serve.control.client import EngineClient, ServedModel
+from moe_serve.control.client import EngineClient
 from moe_serve.edge.bodies import GenerationBody
 from moe_serve.edge.choice import Choice
-from moe_serve.edge.errors import NotReadyError, UnknownModelError
+from moe_serve.edge.errors import NotReadyError
 from moe_serve.edge.generation import Generation, LiveSequence
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.sampling import PromptLimits, choice_seed, resolve_max_tokens, sampling_params
 from moe_serve.edge.stop import StopMatcher
 from moe_serve.edge.tokenizer import ModelTokenizer
-from moe_serve.errors import RequestError
-from moe_serve.types import Request, SamplingParams
+from moe_serve.errors import RequestError, UnknownModelError
+from moe_serve.types import Request, SamplingParams, ServedModel, Task
 
 _MAX_SEQUENCES = 4096
+WORK: Mapping[Task, str] = {
+    "generate": "generates text (/v1/chat/completions, /v1/completions)",
+    "embed": "embeds texts (/v1/embeddings)",
+    "rerank": "reranks documents (/v1/rerank)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +47,25 @@ class Prompt:
     text: str | None = None
 
 
-def load_tenants(models: Sequence[ServedModel]) -> tuple[Tenant, ...]:
-    """Tokenizers of all models; CheckpointError where one cannot be read."""
+def load_tenant(index: int, model: ServedModel) -> Tenant:
+    """With its tokenizer; CheckpointError where that cannot be read."""
     release = version("moe-serve")
-    return tuple(
-        Tenant(
-            index,
-            model,
-            ModelTokenizer(Path(model.path)),
-            "fp_" + sha256(f"{release} {model}".encode()).hexdigest()[:12],
-        )
-        for index, model in enumerate(models)
+    return Tenant(
+        index,
+        model,
+        ModelTokenizer(Path(model.path)),
+        "fp_" + sha256(f"{release} {model}".encode()).hexdigest()[:12],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """Attributes:
+    tenants: may come and go.
+    """
+
     client: EngineClient
-    tenants: Sequence[Tenant]
+    tenants: list[Tenant]
     metrics: Metrics
     max_body_bytes: int
     created: int
@@ -71,7 +78,16 @@ class Service:
         metrics: Metrics,
         max_body_bytes: int,
     ) -> "Service":
-        return cls(client, load_tenants(models), metrics, max_body_bytes, int(time()))
+        tenants = [load_tenant(index, model) for index, model in enumerate(models)]
+        return cls(client, tenants, metrics, max_body_bytes, int(time()))
+
+    async def add(self, number: int, served: ServedModel) -> None:
+        """Serve one model more; CheckpointError where it has no tokenizer that can be read."""
+        self.tenants.append(await asyncio.to_thread(load_tenant, number, served))
+
+    def remove(self, number: int) -> None:
+        """Take no more requests for a model."""
+        self.tenants[:] = [tenant for tenant in self.tenants if tenant.index != number]
 
     def check_ready(self) -> None:
         """Raise NotReadyError unless new requests can be taken."""
@@ -92,6 +108,17 @@ class Service:
         if name is None:
             raise RequestError(f"name a model; this server has {served}", "model")
         raise UnknownModelError(f"no model {name!r}; this server has {served}", "model")
+
+    def tenant_for(self, task: Task, name: str | None) -> Tenant:
+        """`tenant`, for a route that needs a model which does `task`."""
+        tenant = self.tenant(name)
+        if tenant.model.task != task:
+            raise RequestError(
+                f"{tenant.model.name} {WORK[tenant.model.task]}; this needs a model that "
+                f"{WORK[task]}",
+                "model",
+            )
+        return tenant
 
     def generation(
         self, tenant: Tenant, body: GenerationBody, prompts: Sequence[Prompt], limits: PromptLimits

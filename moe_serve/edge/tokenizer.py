@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from moe_serve.edge.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
+from moe_serve.edge.input_tokens import InputTokenizer
 from moe_serve.edge.reasoning import CLOSE_TAG, OPEN_TAG, ReasoningSplitter
 from moe_serve.edge.token_bytes import TokenBytes, decoder_form
 from moe_serve.edge.tokenizer_file import tokenizer_file
@@ -21,6 +22,7 @@ from moe_serve.errors import CheckpointError, RequestError
 
 # Shorter texts take less time than handing them to a thread.
 _THREAD_CHARACTERS = 4096
+_TYPES = "token_type_ids"
 
 
 class ModelTokenizer:
@@ -40,6 +42,13 @@ class ModelTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.token_bytes = TokenBytes(self._tokenizer)
+        # Only the classes of single models know better than tokenizer.json, where no file says it.
+        named = self._template.init_kwargs.get("model_input_names", [_TYPES])
+        self.inputs = InputTokenizer(
+            self._tokenizer,
+            has_types=_TYPES in named,
+            cuts_left=self._template.truncation_side == "left",
+        )
         self._form = decoder_form(self._tokenizer)
         added = self._tokenizer.get_added_tokens_decoder()
         special = {token_id for token_id, token in added.items() if token.special}

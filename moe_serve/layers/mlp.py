@@ -3,6 +3,7 @@
 Shape legend: T tokens, D width, F hidden width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,10 @@ class FeedForward(Protocol):
     def __call__(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor: ...
 
 
+def _nothing() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class DenseMlp:
     """Attributes:
@@ -29,6 +34,10 @@ class DenseMlp:
     def __call__(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor:
         return ordered_sum(context.attention, self.part(x_TD, context))
 
-    def part(self, x_TD: torch.Tensor, context: ForwardContext) -> torch.Tensor:
-        """What this rank's hidden numbers add to y_TD."""
-        return self.down(context.ops.swiglu(self.gate_up(x_TD)))
+    def part(
+        self, x_TD: torch.Tensor, context: ForwardContext, between: Callable[[], None] = _nothing
+    ) -> torch.Tensor:
+        """What this rank's hidden numbers add to y_TD; `between` is called halfway."""
+        hidden_TF = context.ops.swiglu(self.gate_up(x_TD))
+        between()
+        return self.down(hidden_TF)

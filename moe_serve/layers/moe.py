@@ -37,7 +37,7 @@ class MoeLayer:
         own_TD = x_TD[own]
         ids_TK, weights_TK = self.gate(own_TD)
         pending = dispatcher.start(self.layer, own_TD, ids_TK, weights_TK, context.keys_T[own])
-        shared_TD = None if self.shared is None else self.shared.part(x_TD, context)
+        shared_TD = None if self.shared is None else self.shared.part(x_TD, context, pending.poll)
         received, handle = pending.finish()
         y_RD = self.experts(received.rows_RD, received.counts_E)
         y_TD = dispatcher.start_combine(y_RD, handle).finish()

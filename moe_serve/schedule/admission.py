@@ -1,43 +1,83 @@
 """Who may enter: what can be served at all, and who had better wait for a neighbour's pages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from moe_serve.errors import ConfigError, RequestError
+from moe_serve.errors import ConfigError, OverloadedError, RequestError
+from moe_serve.schedule.page_budget import PageBudget
 from moe_serve.schedule.page_cache import PageCache
 from moe_serve.schedule.prefix_tree import Block, Node
-from moe_serve.schedule.sequence import Sequence
+from moe_serve.schedule.sequence import Sequence, pages_of
 from moe_serve.types import Request
 
 
-def check_limits(limits: Mapping[str, int]) -> None:
+def check_limits(
+    num_pages: int, page_size: int, max_tokens_per_step: int, max_sequences: int, max_context: int
+) -> None:
     """Raise ConfigError for a limit, by its config key, that lets nothing through."""
+    limits = {
+        "cache.num_pages": num_pages,
+        "cache.page_size": page_size,
+        "scheduler.max_tokens_per_step": max_tokens_per_step,
+        "scheduler.max_sequences": max_sequences,
+        "model.max_context": max_context,
+    }
     for key, value in limits.items():
         if value < 1:
             raise ConfigError(f"{key} is {value} when serving starts; it must be at least 1")
 
 
-def check_request(request: Request, *, max_context: int, num_pages: int, page_size: int) -> None:
-    """Raise RequestError for a request that could not be finished even if it were alone."""
-    num_prompt, max_tokens = len(request.prompt_ids), request.sampling.max_tokens
-    if num_prompt == 0:
-        raise RequestError("the prompt has 0 tokens; give at least 1", "prompt")
-    if max_tokens < 1:
-        raise RequestError(f"max_tokens is {max_tokens}; ask for at least 1", "max_tokens")
-    num_tokens = num_prompt + max_tokens
-    asked = f"{num_prompt} prompt tokens and max_tokens {max_tokens} make {num_tokens} tokens"
-    advice = "shorten the prompt or lower max_tokens"
-    parameter = "prompt" if num_prompt >= max_context else "max_tokens"
-    if num_tokens > max_context:
-        message = f"{asked}, the context holds {max_context}; {advice}"
-        raise RequestError(message, parameter)
-    # The last token is handed out and never computed.
-    num_needed = -(-(num_tokens - 1) // page_size)
-    if num_needed > num_pages:
-        message = (
-            f"{asked} in {num_needed} cache pages of {page_size}, the rank has {num_pages}; "
-            f"{advice}, or raise cache.num_pages"
-        )
-        raise RequestError(message, parameter)
+class Entrance:
+    """What may be queued at all.
+
+    Args:
+        max_live: requests, running and waiting.
+        max_context: tokens of prompt and answer.
+        pages_key: what to raise in the config for more pages.
+    """
+
+    def __init__(
+        self,
+        max_live: int,
+        max_context: int,
+        page_size: int,
+        budget: PageBudget,
+        pages_key: str,
+    ) -> None:
+        self._max_live = max_live
+        self._max_context = max_context
+        self._page_size = page_size
+        self._budget = budget
+        self._pages_key = pages_key
+
+    def check(self, request: Request) -> None:
+        """Raise RequestError for one that could not be finished even if it were alone."""
+        num_prompt, max_tokens = len(request.prompt_ids), request.sampling.max_tokens
+        if num_prompt == 0:
+            raise RequestError("the prompt has 0 tokens; give at least 1", "prompt")
+        if max_tokens < 1:
+            raise RequestError(f"max_tokens is {max_tokens}; ask for at least 1", "max_tokens")
+        num_tokens = num_prompt + max_tokens
+        asked = f"{num_prompt} prompt tokens and max_tokens {max_tokens} make {num_tokens} tokens"
+        advice = "shorten the prompt or lower max_tokens"
+        parameter = "prompt" if num_prompt >= self._max_context else "max_tokens"
+        if num_tokens > self._max_context:
+            message = f"{asked}, the context holds {self._max_context}; {advice}"
+            raise RequestError(message, parameter)
+        num_needed = pages_of(num_tokens, self._page_size)
+        if num_needed > self._budget.guaranteed:
+            message = (
+                f"{asked} in {num_needed} cache pages of {self._page_size}, the rank has "
+                f"{self._budget.guaranteed}; {advice}, or raise {self._pages_key}"
+            )
+            raise RequestError(message, parameter)
+
+    def check_load(self, num_live: int) -> None:
+        """Raise OverloadedError where no more may be queued."""
+        if num_live >= self._max_live:
+            raise OverloadedError(
+                f"{num_live} requests run or wait on this rank, {self._max_live} may; "
+                "try again later, or raise scheduler.max_waiting"
+            )
 
 
 class Forerunners:

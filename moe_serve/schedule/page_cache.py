@@ -1,27 +1,45 @@
 """Pages as sequences use them: matched at admission, grown by decoding, left behind at the end."""
 
+from moe_serve.schedule.ledger import pages_alone
+from moe_serve.schedule.page_budget import PageBudget
 from moe_serve.schedule.pages import PagePool
 from moe_serve.schedule.prefix_tree import Node, PrefixTree
 from moe_serve.schedule.sequence import Phase, Sequence
 
 
 class PageCache:
-    """Joins the pool and the prefix tree; each page is free, used by a sequence, or cached."""
+    """Joins the pool and the prefix tree; each page that takes memory is free, used by a sequence,
+    or cached.
 
-    def __init__(self, *, num_pages: int, page_size: int, prefix_caching: bool) -> None:
+    Args:
+        num_pages: of the cache.
+        budget: how many of them may take memory; None is all of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_pages: int,
+        page_size: int,
+        prefix_caching: bool,
+        budget: PageBudget | None = None,
+    ) -> None:
         self.page_size = page_size
         self.prefix_caching = prefix_caching
-        self.pool = PagePool(num_pages)
+        self.budget = budget or pages_alone(num_pages)
+        assert self.budget.capacity == num_pages, "the budget is of another cache"
+        self.pool = PagePool(num_pages, self.budget.num_held)
         self.tree = PrefixTree(self.pool)
 
     @property
     def num_available(self) -> int:
-        """Pages to be had without taking any from a sequence."""
-        return self.pool.num_free + self.tree.num_idle
+        """Pages to be had without taking any from a sequence of this tenant."""
+        return self.pool.num_free + self.tree.num_idle + self.budget.num_obtainable
 
     @property
     def num_used(self) -> int:
-        return self.pool.num_pages - self.num_available
+        """Pages that sequences hold."""
+        return self.pool.num_held - self.pool.num_free - self.tree.num_idle
 
     @property
     def num_cached(self) -> int:
@@ -52,8 +70,7 @@ class PageCache:
         # Before anything is allocated, which could evict them.
         for node in matched:
             self.tree.acquire(node)
-        num_new = self._num_pages(sequence) - len(matched)
-        new_ids = [self._allocate() for _ in range(num_new)]
+        new_ids = self._allocate(self._num_pages(sequence) - len(matched))
         sequence.page_ids = (*(node.page_id for node in matched), *new_ids)
         sequence.node = matched[-1] if matched else self.tree.root(sequence.request.tenant)
         sequence.num_committed = len(matched)
@@ -65,7 +82,7 @@ class PageCache:
             return True
         if not self.num_available:
             return False
-        sequence.page_ids = (*sequence.page_ids, self._allocate())
+        sequence.page_ids = (*sequence.page_ids, *self._allocate(1))
         return True
 
     def commit(self, sequence: Sequence) -> None:
@@ -81,14 +98,29 @@ class PageCache:
             self.tree.release(page_id)
         sequence.reset(phase)
 
+    def give_back(self, num_pages: int) -> list[int]:
+        """Hold so many pages less, first of those that hold nothing, then of cached ones -> ids."""
+        self._evict_until(num_pages)
+        return self.pool.remove(num_pages)
+
     def _num_pages(self, sequence: Sequence) -> int:
         return -(-len(sequence.token_ids) // self.page_size)
 
-    def _allocate(self) -> int:
-        if not self.pool.num_free:
-            evicted = self.tree.evict()
-            assert evicted, "admitted or grown beyond the available pages"
-        return self.pool.allocate()
+    def _allocate(self, num_pages: int) -> list[int]:
+        """From those that hold nothing, then what is promised or used by nobody, then the own
+        prefix tree, and last what other tenants have borrowed for theirs."""
+        pool = self.pool
+        if (missing := num_pages - pool.num_free) > 0:
+            pool.add(self.budget.take(missing))
+        self._evict_until(num_pages)
+        if (missing := num_pages - pool.num_free) > 0:
+            pool.add(self.budget.take_cached(missing))
+        assert pool.num_free >= num_pages, "admitted or grown beyond the available pages"
+        return [pool.allocate() for _ in range(num_pages)]
+
+    def _evict_until(self, num_free: int) -> None:
+        while self.pool.num_free < num_free and self.tree.evict():
+            pass
 
     def _commit_page(self, sequence: Sequence) -> None:
         assert sequence.node is not None

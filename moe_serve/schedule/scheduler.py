@@ -8,12 +8,14 @@ Sarathi-Serve (Agrawal et al., OSDI 2024), paged caches with preemption by recom
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from moe_serve.errors import OverloadedError
-from moe_serve.schedule.admission import check_limits, check_request
+from moe_serve.schedule.admission import Entrance, check_limits
 from moe_serve.schedule.handovers import Handovers
+from moe_serve.schedule.lending import SchedulerPages
+from moe_serve.schedule.page_budget import PageBudget
 from moe_serve.schedule.page_cache import PageCache
 from moe_serve.schedule.sequence import Phase, Sequence
-from moe_serve.schedule.step_plan import StepPlan
+from moe_serve.schedule.step_cost import StepWork
+from moe_serve.schedule.step_plan import Rotation, StepPlan, outlook, that_decode
 from moe_serve.schedule.waiting_line import WaitingLine
 from moe_serve.types import Batch, FinishReason, Request, SampledToken, StepOutput, TokenEvent
 
@@ -23,14 +25,17 @@ class Scheduler:
 
     `schedule` and `update` take turns; `add` and `abort` may come at any time, also while a step
     is computed. The oldest running sequence is never preempted, and any request that `add`
-    accepts fits the pages alone, so each one ends.
+    accepts fits the guaranteed pages alone, so each one ends.
 
     Args:
+        num_pages: of the cache.
         max_tokens_per_step: tokens of one batch, decoding and prefill together.
         max_sequences: sequences that run at once.
         max_live: requests, running and waiting, beyond which `add` raises OverloadedError.
         max_context: the most tokens of prompt and answer.
         prefix_caching: share and keep the pages of equal prefixes.
+        budget: how many pages may hold something, where the memory is shared with other tenants,
+            for whom some may be taken back between steps. None is all of them.
 
     Attributes:
         handovers: sequences whose prompt is computed for another rank, or by one.
@@ -48,29 +53,27 @@ class Scheduler:
         max_live: int,
         max_context: int,
         prefix_caching: bool,
+        budget: PageBudget | None = None,
     ) -> None:
-        check_limits(
-            {
-                "cache.num_pages": num_pages,
-                "cache.page_size": page_size,
-                "scheduler.max_tokens_per_step": max_tokens_per_step,
-                "scheduler.max_sequences": max_sequences,
-                "model.max_context": max_context,
-            }
-        )
+        check_limits(num_pages, page_size, max_tokens_per_step, max_sequences, max_context)
         self._max_tokens_per_step = max_tokens_per_step
         # With more, some that run could not even decode one token a step.
-        self._max_running = min(max_sequences, max_tokens_per_step)
-        self._max_live = max_live
-        self._max_context = max_context
+        max_running = min(max_sequences, max_tokens_per_step)
         self._cache = PageCache(
-            num_pages=num_pages, page_size=page_size, prefix_caching=prefix_caching
+            num_pages=num_pages, page_size=page_size, prefix_caching=prefix_caching, budget=budget
         )
+        self._budget = self._cache.budget
+        pages_key = "cache.num_pages" if budget is None else "slice.memory_mb"
+        self._entrance = Entrance(max_live, max_context, page_size, self._budget, pages_key)
         self._waiting: OrderedDict[str, Sequence] = OrderedDict()
         self._running: dict[str, Sequence] = {}  # in the order of admission
-        self._line = WaitingLine(self._cache, self._waiting, self._running, self._max_running)
+        self._line = WaitingLine(self._cache, self._waiting, self._running, max_running)
         self.handovers = Handovers(self._cache, self._waiting, self._running)
+        self._budget.attach(
+            SchedulerPages(self._cache, self._waiting, self._running, self._preempt_for_others)
+        )
         self._step = StepPlan(0)
+        self._rotation = Rotation()
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
@@ -111,12 +114,7 @@ class Scheduler:
         Raises:
             RequestError: the request could not be finished even if it were alone.
         """
-        check_request(
-            request,
-            max_context=self._max_context,
-            num_pages=self._cache.pool.num_pages,
-            page_size=self._cache.page_size,
-        )
+        self._entrance.check(request)
 
     def add(self, request: Request) -> None:
         """Queue a request.
@@ -126,12 +124,7 @@ class Scheduler:
             RequestError: the request could not be finished even if it were alone.
         """
         self.check(request)
-        num_live = len(self._waiting) + len(self._running)
-        if num_live >= self._max_live:
-            raise OverloadedError(
-                f"{num_live} requests run or wait on this rank, {self._max_live} may; "
-                "try again later, or raise scheduler.max_waiting"
-            )
+        self._entrance.check_load(len(self._waiting) + len(self._running))
         request_id = request.request_id
         live = request_id in self._waiting or request_id in self._running
         assert not live, f"request {request_id} is live"
@@ -146,18 +139,35 @@ class Scheduler:
         self._cache.release(sequence, Phase.ENDED)
         return sequence.abort_event() if sequence.samples else None
 
-    def schedule(self) -> Batch:
-        """Form the next step; no chunks where there is nothing to do."""
+    def outlook(self) -> tuple[StepWork, int]:
+        """All that could decode in the next step, and how many tokens lie before the part of a
+        prompt that is next in it."""
+        return outlook(self._running.values())
+
+    def schedule(self, max_tokens: int | None = None) -> Batch:
+        """Form the next step; no chunks where there is nothing to do.
+
+        Args:
+            max_tokens: of this step, where that is less than of any step, and at least 1. Where
+                not all that decode fit, they take turns.
+        """
         assert not self._step.chunks, "the last batch is not updated yet"
-        self._step = StepPlan(self._max_tokens_per_step)
+        self._budget.settle()
+        most = self._max_tokens_per_step
+        self._step = StepPlan(most if max_tokens is None else min(most, max_tokens))
         num_preemptions = self.num_preemptions
         self._decode()
         if len(self._step.chunks) < len(self._running):
             self._prefill()
         # Who was just preempted is first in line, and there is no room for it.
-        if self.num_preemptions == num_preemptions:
-            self._admit()
+        if self._waiting and self.num_preemptions == num_preemptions:
+            for sequence in self._line.admit(self._step):
+                self._start(sequence)
         return self._step.batch()
+
+    def cancel(self) -> None:
+        """Forget the last batch, of which nothing was computed; it takes the place of `update`."""
+        self._step = StepPlan(0)
 
     def update(self, output: StepOutput) -> list[TokenEvent]:
         """Take in the results of the last batch; results of aborted requests are dropped."""
@@ -187,14 +197,15 @@ class Scheduler:
             self.num_generated_tokens += 1
             finish_reason = sequence.append(token.token_id)
             if finish_reason is not None:
-                self._end(sequence)
+                del self._running[sequence.request_id]
+                self._cache.release(sequence, Phase.ENDED)
             yield sequence, token, finish_reason
 
     def _decode(self) -> None:
-        add = self._step.add
-        for sequence in tuple(self._running.values()):
-            if sequence.num_uncomputed == 1 and self._make_room(sequence):
-                add(sequence)
+        step = self._step
+        for sequence in self._rotation.choose(that_decode(self._running.values()), step.budget):
+            if self._make_room(sequence):
+                step.add(sequence)
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Give a sequence room for its newest token; False where it is preempted itself."""
@@ -203,6 +214,10 @@ class Scheduler:
                 return True
             self._preempt_latest()
         return False
+
+    def _preempt_for_others(self) -> None:
+        assert not self._step.chunks, "pages are taken back in the middle of a step"
+        self._preempt_latest()
 
     def _preempt_latest(self) -> None:
         request_id, sequence = self._running.popitem()
@@ -219,11 +234,6 @@ class Scheduler:
             if sequence.num_uncomputed > 1 and sequence.phase is Phase.RUNNING:
                 self._step.add(sequence)
 
-    def _admit(self) -> None:
-        if self._waiting:
-            for sequence in self._line.admit(self._step):
-                self._start(sequence)
-
     def _start(self, sequence: Sequence) -> None:
         self._running[sequence.request_id] = self._waiting.pop(sequence.request_id)
         sequence.phase, sequence.forerunner = Phase.RUNNING, None
@@ -236,7 +246,3 @@ class Scheduler:
             self.handovers.start(sequence)
         if sequence.phase is Phase.RUNNING:
             self._step.add(sequence)
-
-    def _end(self, sequence: Sequence) -> None:
-        del self._running[sequence.request_id]
-        self._cache.release(sequence, Phase.ENDED)

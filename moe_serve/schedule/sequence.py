@@ -20,6 +20,11 @@ class Phase(Enum):
     ENDED = "ended"
 
 
+def pages_of(num_tokens: int, page_size: int) -> int:
+    """Pages of a sequence that ends with so many tokens, of which the last is never computed."""
+    return -(-(num_tokens - 1) // page_size)
+
+
 class Sequence:
     """A request's state in the scheduler, which alone changes it.
 
@@ -33,6 +38,7 @@ class Sequence:
         num_wanted: available pages that its last try at admission asked for.
         comes_from_afar: another rank is to compute its prompt; no longer once it was preempted.
         was_offered: that rank has begun to.
+        last_turn: number of its last turn among those that decoded in turns.
     """
 
     __slots__ = (
@@ -40,6 +46,7 @@ class Sequence:
         "_stop_ids",
         "comes_from_afar",
         "forerunner",
+        "last_turn",
         "node",
         "num_cached",
         "num_committed",
@@ -63,6 +70,7 @@ class Sequence:
         self.num_prompt = len(request.prompt_ids)
         self.num_cached = 0
         self.was_admitted = False
+        self.last_turn = 0
         end_ids = () if request.sampling.ignore_eos else request.end_token_ids
         self._stop_ids = frozenset((*end_ids, *request.sampling.stop_token_ids))
         self._max_length = self.num_prompt + request.sampling.max_tokens
@@ -94,6 +102,10 @@ class Sequence:
     @property
     def num_generated(self) -> int:
         return len(self.token_ids) - self.num_prompt
+
+    def max_pages(self, page_size: int) -> int:
+        """Pages that it needs if it gets as long as it may."""
+        return pages_of(self._max_length, page_size)
 
     def append(self, token_id: int) -> FinishReason | None:
         """Take a generated token and return why it is the last one; None where it is not."""

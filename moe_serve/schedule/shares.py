@@ -9,6 +9,7 @@ than a step. No clock here: the same calls lead to the same turns, on every rank
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import inf
 
 # After so long without work, what a tenant overdrew is forgotten.
 _WINDOW_SECONDS = 1.0
@@ -105,13 +106,13 @@ class Shares:
         return max(ready, key=lambda tenant: (accounts[tenant].owed, -tenant), default=None)
 
     def seconds_to_wait(self) -> float:
-        """Where `pick` is None: until it is not."""
+        """Where `pick` is None: until it is not; infinite where nobody has work."""
         waits = [
             -self._accounts[tenant].owed / self._accounts[tenant].share
             for tenant in self._wanting
             if self._accounts[tenant].share > 0
         ]
-        return min(waits, default=0.0)
+        return min(waits, default=inf)
 
     def _put_down(self, seconds: float, lent: float) -> None:
         """

@@ -1,9 +1,10 @@
 """One step while it is put together and computed."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from moe_serve.schedule.sequence import Sequence
+from moe_serve.schedule.sequence import Phase, Sequence
+from moe_serve.schedule.step_cost import StepWork
 from moe_serve.types import Batch, Chunk, SampledToken, StepOutput
 
 
@@ -38,3 +39,39 @@ class StepPlan:
             token = next(tokens) if chunk.samples else None
             assert token is None or token.request_id == chunk.request_id, "tokens out of order"
             yield sequence, chunk, token
+
+
+def that_decode(running: Iterable[Sequence]) -> list[Sequence]:
+    """Those with one token to compute."""
+    phase = Phase.RUNNING
+    return [each for each in running if each.num_uncomputed == 1 and each.phase is phase]
+
+
+def outlook(running: Collection[Sequence]) -> tuple[StepWork, int]:
+    """All that could decode in the next step, and how many tokens lie before the part of a prompt
+    that is next in it."""
+    decoding, phase = that_decode(running), Phase.RUNNING
+    context = sum([len(sequence.token_ids) for sequence in decoding])
+    starts = (
+        sequence.num_computed
+        for sequence in running
+        if sequence.num_uncomputed > 1 and sequence.phase is phase
+    )
+    return StepWork(num_decoding=len(decoding), context=context), next(starts, 0)
+
+
+class Rotation:
+    """Has sequences take turns where a step has no room for all of them."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def choose(self, sequences: list[Sequence], num_places: int) -> list[Sequence]:
+        """As many as there are places, first those whose last turn is longest ago."""
+        if len(sequences) <= num_places:
+            return sequences
+        chosen = sorted(sequences, key=lambda sequence: sequence.last_turn)[:num_places]
+        for sequence in chosen:
+            self._turn += 1
+            sequence.last_turn = self._turn
+        return chosen

@@ -2,16 +2,45 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
 
 from moe_serve.errors import MoeServeError, UnsupportedError
-from moe_serve.messages import ALL_RANKS, TenantChange, TenantNews
+from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange, TenantNews
 from moe_serve.step.tenants import Tenant, Tenants
 from moe_serve.types import ServedModel
 
 logger = logging.getLogger(__name__)
 
 Loaded = tuple[Tenant, ServedModel]
+
+
+class _Loading:
+    """A load in a thread that nobody waits for at the end of the process."""
+
+    def __init__(self, load: Callable[[TenantChange], Loaded], change: TenantChange) -> None:
+        self._load = load
+        self._change = change
+        self._loaded: Loaded | None = None
+        self._failure: BaseException | None = None
+        self._thread = Thread(target=self._run, name="load", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self) -> Loaded:
+        """What was loaded, or raise what kept it from that."""
+        if self._failure is not None:
+            raise self._failure
+        assert self._loaded is not None
+        return self._loaded
+
+    def _run(self) -> None:
+        try:
+            self._loaded = self._load(self._change)
+        except BaseException as failure:
+            self._failure = failure
 
 
 class TenantChanges:
@@ -27,14 +56,13 @@ class TenantChanges:
         self._plan_rank = plan_rank
         self._tenants = tenants
         self._load = load
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._change: TenantChange | None = None
-        self._loading: Future[Loaded] | None = None
+        self._loading: _Loading | None = None
         self._done = 0
 
     @property
     def is_loading(self) -> bool:
-        return self._loading is not None and not self._loading.done()
+        return self._loading is not None and not self._loading.is_over
 
     @property
     def ready_number(self) -> int:
@@ -45,8 +73,8 @@ class TenantChanges:
         """Begin to make a change ready."""
         assert self._change is None, f"change {change.number} came before {self._done + 1} was done"
         self._change = change
-        if change.kind == "load" and change.rank in (ALL_RANKS, self._plan_rank):
-            self._loading = self._thread.submit(self._load, change)
+        if change.kind == "load" and change.placed.rank in (ALL_RANKS, self._plan_rank):
+            self._loading = _Loading(self._load, change)
 
     def follow(self, ready_number: int) -> TenantNews | None:
         """Act on the change that is under way, if all ranks are ready for it -> what came of it."""
@@ -61,21 +89,19 @@ class TenantChanges:
             return TenantNews(number=change.number, error=str(error))
         return TenantNews(number=change.number, served=served)
 
-    def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _act(self, change: TenantChange, loading: "Future[Loaded] | None") -> ServedModel | None:
+    def _act(self, change: TenantChange, loading: _Loading | None) -> ServedModel | None:
         if change.kind == "unload":
-            self._tenants.close(change.tenant)
+            self._tenants.close(change.placed.number)
         elif change.kind == "resize":
-            self._resize(change)
+            self._resize(change.placed)
         else:
-            return self._open(change, loading)
+            return self._open(change.placed, loading)
         return None
 
-    def _open(self, change: TenantChange, loading: "Future[Loaded] | None") -> ServedModel | None:
-        share, is_hard = share_of(change)
-        absent = Tenant(number=change.tenant, rank=change.rank, share=share, is_hard=is_hard)
+    def _open(self, placed: PlacedTenant, loading: _Loading | None) -> ServedModel | None:
+        absent = Tenant(
+            number=placed.number, rank=placed.rank, share=placed.share, is_hard=placed.is_hard
+        )
         try:
             tenant, served = loading.result() if loading is not None else (absent, None)
         except BaseException:
@@ -85,11 +111,11 @@ class TenantChanges:
         self._tenants.open(tenant)
         return served
 
-    def _resize(self, change: TenantChange) -> None:
-        share, is_hard = share_of(change)
-        self._tenants.change_share(change.tenant, share, is_hard=is_hard)
-        if change.rank in (ALL_RANKS, self._plan_rank):
-            self._tenants.resize(change.tenant, change.memory)
+    def _resize(self, placed: PlacedTenant) -> None:
+        number = placed.number
+        self._tenants.change_share(number, placed.share, is_hard=placed.is_hard)
+        if placed.rank in (ALL_RANKS, self._plan_rank):
+            self._tenants.resize(number, placed.memory)
 
 
 def no_changes(plan_rank: int, tenants: Tenants) -> TenantChanges:
@@ -99,9 +125,3 @@ def no_changes(plan_rank: int, tenants: Tenants) -> TenantChanges:
         raise UnsupportedError("these ranks take no other model")
 
     return TenantChanges(plan_rank, tenants, refuse)
-
-
-def share_of(change: TenantChange) -> tuple[float, bool]:
-    """Of a device's time, and whether it is never more."""
-    asked = change.model.slice
-    return asked.compute_percent / 100, asked.mode == "hard"

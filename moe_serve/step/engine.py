@@ -1,15 +1,20 @@
 """One rank's engine: scheduler, runner and sampler around one step."""
 
+import time
 from collections.abc import Callable, Sequence
+
+import torch
+from moe_comm.transport.exchange import PeerLostError
 
 from moe_serve.errors import RequestError
 from moe_serve.messages import RankStats
 from moe_serve.schedule.scheduler import Scheduler
+from moe_serve.schedule.step_cost import StepCost, StepWork
 from moe_serve.step.handover import Handover, NoHandover
 from moe_serve.step.runner import Runner
 from moe_serve.step.sampler import Sampler
 from moe_serve.step.timing import TimedDispatcher, Timer
-from moe_serve.types import Batch, Request, TokenEvent
+from moe_serve.types import Request, TokenEvent
 
 
 class Engine:
@@ -40,8 +45,7 @@ class Engine:
         self._vocab_size = vocab_size
         self._num_steps = 0
         self._handover: Handover = NoHandover()
-        self._broken_off: Batch | None = None
-        self._ended_meanwhile: list[str] = []
+        self._cost = StepCost()
 
     def hand_over(self, make: Callable[[Scheduler], Handover]) -> None:
         """From here on, requests may be prefilled for another rank, or by one."""
@@ -49,7 +53,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        return self._scheduler.has_work or self._handover.has_notes
 
     @property
     def descriptors(self) -> Sequence[int]:
@@ -93,40 +97,50 @@ class Engine:
 
     def abort(self, request_id: str) -> TokenEvent | None:
         """End a request early; None if it has ended already."""
-        if self._broken_off is None:
-            self._sampler.forget(request_id)
-        else:
-            self._ended_meanwhile.append(request_id)
+        self._sampler.forget(request_id)
         return self._scheduler.abort(request_id)
 
     def abort_all(self) -> None:
         for request_id in self._scheduler.request_ids:
             self.abort(request_id)
 
-    def step(self) -> list[TokenEvent]:
+    def step(self, max_seconds: float | None = None) -> list[TokenEvent]:
         """Compute one step; the tokens it gave, with a finish reason where one ended.
 
-        Where it raises PeerLostError nothing has happened: the next call computes it again.
+        Where it raises PeerLostError nothing has happened: the next call computes what this one
+        would have.
+
+        Args:
+            max_seconds: that the step should take at most; prompts are cut to fit.
         """
+        began = time.perf_counter()
         self._timer.start()
-        batch = self._broken_off or self._scheduler.schedule()
-        self._broken_off = batch
-        self._handover.begin_step(batch)
+        batch = self._scheduler.schedule(self._max_tokens(max_seconds))
+        self._handover.begin_step()
         self._timer.lap("schedule")
-        logits_SV = self._runner.run(batch, self._handover.after_layer)
+        try:
+            logits_SV = self._runner.run(batch, self._handover)
+        except PeerLostError:
+            self._scheduler.cancel()
+            raise
         request_ids = [chunk.request_id for chunk in batch.chunks if chunk.samples]
         output = self._sampler.sample(request_ids, logits_SV)
-        self._broken_off = None
         self._timer.lap("sample")
         events = self._scheduler.update(output)
         for event in events:
             if event.finish_reason is not None:
                 self._sampler.forget(event.request_id)
-        while self._ended_meanwhile:
-            self._sampler.forget(self._ended_meanwhile.pop())
         self._num_steps += 1
         self._timer.lap("schedule")
+        if max_seconds is not None and batch.chunks:
+            _wait_for(logits_SV.device)
+            self._cost.observe(StepWork.of(batch), time.perf_counter() - began)
         return events
+
+    def _max_tokens(self, max_seconds: float | None) -> int | None:
+        if max_seconds is None:
+            return None
+        return self._cost.tokens_within(max_seconds, *self._scheduler.outlook())
 
     def stats(self) -> RankStats:
         scheduler, handover = self._scheduler, self._handover.counts
@@ -152,3 +166,9 @@ class Engine:
             num_overruns=self._timer.num_overruns,
             step_seconds=dict(self._timer.seconds),
         )
+
+
+def _wait_for(device: torch.device) -> None:
+    """Until it has done all that was queued, where it runs ahead of the host."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

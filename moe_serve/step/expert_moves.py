@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from moe_comm.dispatcher import Dispatcher
 from moe_comm.header import StepHeader
+from moe_comm.local import LocalDispatcher
 from moe_comm.routing import RoutingTable
 from moe_kernels.ops import Packed
 from moe_placement.plan import LayerPlan, Plan
@@ -85,6 +86,16 @@ class ExpertMover:
         self._given_up = 0
         self._moved_bytes = 0
         self._seconds = 0.0
+
+    @staticmethod
+    def of_no_experts(rank: int, plan: Plan) -> "ExpertMover":
+        """Of ranks that share no experts: nothing ever moves."""
+        limits = MoveLimits(bytes_per_step=1, expert_bytes=1, room=0)
+        return ExpertMover(rank, plan, {}, None, LocalDispatcher({}), lambda plan: {}, limits)
+
+    def without_experts(self) -> "ExpertMover":
+        """Of the same ranks, when the model is gone."""
+        return ExpertMover.of_no_experts(self._rank, replace(self._plan, layers={}))
 
     @property
     def plan(self) -> Plan:

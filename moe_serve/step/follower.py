@@ -1,7 +1,10 @@
 """The engine of a rank that never has requests of its own."""
 
+from collections.abc import Sequence
+
 from moe_serve.errors import RequestError
 from moe_serve.messages import RankStats
+from moe_serve.step.handover import HandoverPart, NoHandover
 from moe_serve.step.runner import Runner
 from moe_serve.step.timing import TimedDispatcher, Timer
 from moe_serve.types import Batch, Request, TokenEvent
@@ -11,9 +14,6 @@ class Follower:
     """Takes part in the others' steps: as a member of an attention group, whose leader says what
     to compute, or with experts alone and no tokens."""
 
-    has_work = False
-    descriptors = ()
-
     def __init__(
         self, plan_rank: int, runner: Runner, dispatcher: TimedDispatcher, timer: Timer
     ) -> None:
@@ -22,6 +22,20 @@ class Follower:
         self._dispatcher = dispatcher
         self._timer = timer
         self._num_steps = 0
+        self._handover: HandoverPart = NoHandover()
+
+    def hand_over(self, part: HandoverPart) -> None:
+        """From here on, take part in the handovers of the leader's requests."""
+        self._handover = part
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the leader must hear something."""
+        return self._handover.has_notes
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        return self._handover.descriptors
 
     def check(self, request: Request) -> None:
         """Raise RequestError: requests are for ranks that have a scheduler."""
@@ -42,12 +56,12 @@ class Follower:
     def abort_all(self) -> None: ...
 
     def poll(self) -> bool:
-        return False
+        return self._handover.poll()
 
-    def step(self) -> list[TokenEvent]:
-        """Compute this rank's part of one step."""
+    def step(self, max_seconds: float | None = None) -> list[TokenEvent]:
+        """Compute this rank's part of one step, in which others keep to `max_seconds`."""
         self._timer.start()
-        self._runner.run(Batch())
+        self._runner.run(Batch(), self._handover)
         self._num_steps += 1
         return []
 
@@ -58,6 +72,7 @@ class Follower:
             num_expert_rows=self._dispatcher.num_rows,
             dispatch_bytes=self._dispatcher.bytes_sent,
             link_bytes=dict(self._dispatcher.bytes_by_link),
+            kv_bytes_sent=self._handover.counts.bytes_sent,
             num_segments=self._timer.num_segments,
             num_overruns=self._timer.num_overruns,
             step_seconds=dict(self._timer.seconds),

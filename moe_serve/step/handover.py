@@ -16,8 +16,8 @@ class HandoverCounts:
     bytes_sent: int = 0
 
 
-class Handover(Protocol):
-    """One end; all calls return at once and come from the engine's thread."""
+class HandoverPart(Protocol):
+    """One rank's part; all calls return at once and come from the engine's thread."""
 
     counts: HandoverCounts
 
@@ -25,6 +25,35 @@ class Handover(Protocol):
     def descriptors(self) -> Sequence[int]:
         """Readable while `poll` has something to do."""
         ...
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether a step is wanted to carry news to the rest of the attention group."""
+        ...
+
+    def poll(self) -> bool:
+        """Take in what has come, between steps; whether the handover of a request has ended."""
+        ...
+
+    def letter(self) -> bytes:
+        """What the attention group is told with the next batch."""
+        ...
+
+    def share(self, batch: Batch, letters: Sequence[bytes]) -> None:
+        """The attention group is about to compute a batch.
+
+        Args:
+            letters: of its members.
+        """
+        ...
+
+    def after_layer(self, layer: int) -> None:
+        """One layer's keys and values of the batch are in their pages."""
+        ...
+
+
+class Handover(HandoverPart, Protocol):
+    """That of a rank with a scheduler, which leads its attention group."""
 
     def add(self, request: Request) -> None:
         """The scheduler has taken a request."""
@@ -34,16 +63,8 @@ class Handover(Protocol):
         """The scheduler has not taken a request that has a `decode_rank`."""
         ...
 
-    def poll(self) -> bool:
-        """Take in what has come, between steps; whether the handover of a request has ended."""
-        ...
-
-    def begin_step(self, batch: Batch) -> None:
+    def begin_step(self) -> None:
         """The scheduler has formed a batch, for which it may have admitted requests."""
-        ...
-
-    def after_layer(self, layer: int) -> None:
-        """One layer's keys and values of the batch are in their pages."""
         ...
 
 
@@ -51,6 +72,7 @@ class NoHandover:
     """Of a rank whose requests are its own from beginning to end."""
 
     descriptors = ()
+    has_notes = False
 
     def __init__(self) -> None:
         self.counts = HandoverCounts()
@@ -64,6 +86,11 @@ class NoHandover:
     def poll(self) -> bool:
         return False
 
-    def begin_step(self, batch: Batch) -> None: ...
+    def begin_step(self) -> None: ...
+
+    def letter(self) -> bytes:
+        return b""
+
+    def share(self, batch: Batch, letters: Sequence[bytes]) -> None: ...
 
     def after_layer(self, layer: int) -> None: ...

@@ -3,7 +3,9 @@
 import select
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
+from moe_comm.kv.declared_link import DeclaredLink
 from moe_comm.kv.endpoint import KvEndpoint
 from moe_comm.kv.events import KvEvent, PeerLost, PeerReady, PeerRefused
 from moe_comm.kv.negotiate import Agreement
@@ -13,20 +15,36 @@ from moe_serve.errors import BringUpError
 _SECONDS_BETWEEN_CALLS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class KvWay:
+    """To an end that this one calls.
+
+    Attributes:
+        address: HOST:PORT.
+        wire_type: in which numbers cross, whatever both ends could do; empty leaves it to them.
+        declared: what carries them, where that is only emulated.
+    """
+
+    address: str
+    wire_type: str = ""
+    declared: DeclaredLink | None = None
+
+
 class KvPeers:
     """
     Args:
-        addresses: HOST:PORT of the ends that this one calls, by name.
+        ways: to the ends that this one calls, by name.
     """
 
     def __init__(
         self,
         endpoint: KvEndpoint,
-        addresses: Mapping[str, str],
+        ways: Mapping[str, KvWay],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = endpoint
-        self._addresses = addresses
+        self._ways = ways
+        self._called = {way.address: way for way in ways.values()}
         self._now = now
         self._sending: dict[str, Agreement | None] = {}
         self._next_calls: dict[str, float] = {}
@@ -46,8 +64,8 @@ class KvPeers:
         Raises:
             BringUpError: one was refused, or did not come.
         """
-        for address in self._addresses.values():
-            self._endpoint.connect(address)
+        for address in self._called:
+            self._call(address)
         deadline = self._now() + seconds
         while missing := [name for name in names if not self.is_ready(name)]:
             left = deadline - self._now()
@@ -58,7 +76,7 @@ class KvPeers:
                 )
             select.select([self._endpoint], [], [], left)
             for event in self._endpoint.poll():
-                if isinstance(event, PeerRefused) and event.address in self._addresses.values():
+                if isinstance(event, PeerRefused) and event.address in self._called:
                     raise BringUpError(f"KV handover to {event.address}: {event.reason}")
                 self.take(event)
 
@@ -69,9 +87,9 @@ class KvPeers:
                 self._sending[event.hello.name] = event.sending
             case PeerLost():
                 self._sending.pop(event.name, None)
-                if event.name in self._addresses:
-                    self._next_calls[self._addresses[event.name]] = self._now()
-            case PeerRefused() if event.address in self._addresses.values():
+                if event.name in self._ways:
+                    self._next_calls[self._ways[event.name].address] = self._now()
+            case PeerRefused() if event.address in self._called:
                 self._next_calls[event.address] = self._now() + _SECONDS_BETWEEN_CALLS
 
     def call_again(self) -> None:
@@ -79,4 +97,8 @@ class KvPeers:
         for address, due in tuple(self._next_calls.items()):
             if self._now() >= due:
                 del self._next_calls[address]
-                self._endpoint.connect(address)
+                self._call(address)
+
+    def _call(self, address: str) -> None:
+        way = self._called[address]
+        self._endpoint.connect(address, wire_type=way.wire_type, declared=way.declared)

@@ -1,136 +1,126 @@
-"""The end that prefills: each layer's keys and values leave as soon as they are computed.
+"""The end that prefills: its scheduler's prompts are handed over by all ranks of its group.
 
-A request is offered when its first chunk is about to be computed. What is computed before the
-other end accepts it, and what could not leave at once, follows as soon as it can.
+A request is offered when its first chunk is about to be computed. Its pages are kept until no rank
+of the attention group reads them any more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moe_comm.kv.block import block_bytes
-from moe_comm.kv.endpoint import KvEndpoint
-from moe_comm.kv.events import Accepted, Delivered, KvEvent, SendFailed
-
 from moe_serve.schedule.scheduler import Scheduler
-from moe_serve.step.handover import HandoverCounts
-from moe_serve.step.kv_peers import KvPeers
-from moe_serve.step.rank_kv import RankKv
+from moe_serve.step.group_mail import GroupMail
+from moe_serve.step.group_notes import Begin, Drop, Ended, Hold, Note
+from moe_serve.step.kv_sending_part import SendingPart
+from moe_serve.step.share import LEADER
 from moe_serve.types import Batch, Request
-
-# Longer ones gain nothing, and what is copied at once should stay small.
-_TOKENS_PER_BLOCK = 1024
 
 
 @dataclass(slots=True)
 class _Outgoing:
     """Attributes:
-    due: the next token of each layer; none before it is accepted, and none after it was withdrawn.
+    members: those whose part has not ended.
+    page_ids: as all members know them.
     """
 
-    peer: str
-    due: list[int]
-    is_withdrawn: bool = False
+    members: set[int]
+    page_ids: tuple[int, ...] = ()
+    is_dropped: bool = False
 
 
 class KvSender:
-    """
+    """Implements Handover.
+
     Args:
-        names: of the other ends, by plan rank.
+        part: this rank's own; the others' are told by mail.
     """
 
-    def __init__(
-        self,
-        endpoint: KvEndpoint,
-        peers: KvPeers,
-        scheduler: Scheduler,
-        kv: RankKv,
-        names: Mapping[int, str],
-    ) -> None:
-        self.counts = HandoverCounts()
-        self._endpoint = endpoint
-        self._peers = peers
+    def __init__(self, part: SendingPart, mail: GroupMail, scheduler: Scheduler) -> None:
+        self.counts = part.counts
+        self._part = part
         self._scheduler = scheduler
-        self._kv = kv
-        self._names = names
+        self._mail = mail
         self._outgoing: dict[str, _Outgoing] = {}
-        self._batch = Batch()
+        self._news: list[tuple[int, Note]] = []
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        return (self._endpoint.fileno(),)
+        return self._part.descriptors
+
+    @property
+    def has_notes(self) -> bool:
+        return self._mail.has_notes
 
     def add(self, request: Request) -> None:
         assert request.decode_rank is not None, "a rank that prefills has no tokens to give"
 
     def refuse(self, request: Request, reason: str) -> None:
-        self._offer(request)
-        self._withdraw(request.request_id, reason)
+        """The other end need not wait for the other members' offers: this one's fails at once."""
+        if request.request_id not in self._outgoing:
+            self._outgoing[request.request_id] = _Outgoing({LEADER}, is_dropped=True)
+            self._part.obey(_begin(request))
+            self._part.obey(Drop(request.request_id, reason))
 
     def poll(self) -> bool:
-        """Take in what has come, and send what is computed and not sent."""
         num_before = len(self._outgoing)
-        self._take_all()
-        has_ended = len(self._outgoing) < num_before
-        self._peers.call_again()
-        for request_id, outgoing in self._outgoing.items():
-            held = self._scheduler.handovers.held(request_id)
-            if held is None:
-                self._withdraw(request_id, "the rank that computes it has given it up")
-            elif outgoing.due and min(outgoing.due) < held.num_computed:
-                for layer in range(len(outgoing.due)):
-                    self._send(request_id, layer, held.page_ids, held.num_computed)
-        return has_ended
+        self._look_after_pages()
+        news, self._news = self._news, []
+        for member, note in (*news, *((LEADER, own) for own in self._part.poll())):
+            assert isinstance(note, Ended)
+            self._end(member, note)
+        return len(self._outgoing) < num_before
 
-    def begin_step(self, batch: Batch) -> None:
+    def begin_step(self) -> None:
         for request in self._scheduler.handovers.take_admitted():
             if request.request_id not in self._outgoing:
-                self._offer(request)
-        self._batch = batch
+                members = {LEADER, *self._mail.addressees}
+                self._outgoing[request.request_id] = _Outgoing(members)
+                self._tell(_begin(request))
+        self._look_after_pages()
+
+    def letter(self) -> bytes:
+        return self._mail.seal()
+
+    def share(self, batch: Batch, letters: Sequence[bytes]) -> None:
+        self._news += self._mail.read(letters)
+        self._part.share(batch)
 
     def after_layer(self, layer: int) -> None:
-        """Also looks for news, so that a prompt of one chunk need not wait for the step's end."""
-        self._take_all()
-        for chunk in self._batch.chunks:
-            end = chunk.start + len(chunk.token_ids)
-            self._send(chunk.request_id, layer, chunk.page_ids, end)
+        self._part.after_layer(layer)
 
-    def _offer(self, request: Request) -> None:
-        assert request.decode_rank is not None
-        peer = self._names[request.decode_rank]
-        self._endpoint.offer(request.request_id, len(request.prompt_ids), [peer])
-        self._outgoing[request.request_id] = _Outgoing(peer, [])
+    def _tell(self, note: Note) -> None:
+        """All members, this one among them."""
+        self._part.obey(note)
+        self._mail.write(note)
 
-    def _withdraw(self, request_id: str, reason: str) -> None:
+    def _look_after_pages(self) -> None:
+        """Pages may have become others', or given way to equal ones of the prefix tree."""
+        for request_id, outgoing in self._outgoing.items():
+            if outgoing.is_dropped:
+                continue
+            held = self._scheduler.handovers.held(request_id)
+            if held is None:
+                self._drop(request_id, "the rank that computes it has given it up")
+            elif held.page_ids != outgoing.page_ids:
+                outgoing.page_ids = held.page_ids
+                self._tell(Hold(request_id, held.page_ids, held.num_computed))
+
+    def _drop(self, request_id: str, reason: str) -> None:
         outgoing = self._outgoing[request_id]
-        if not outgoing.is_withdrawn:
-            outgoing.is_withdrawn, outgoing.due = True, []
-            self._endpoint.withdraw(request_id, reason)
+        if not outgoing.is_dropped:
+            outgoing.is_dropped = True
+            self._tell(Drop(request_id, reason))
 
-    def _take_all(self) -> None:
-        for event in self._endpoint.poll():
-            self._take(event)
-
-    def _take(self, event: KvEvent) -> None:
-        self._peers.take(event)
-        match event:
-            case Accepted(request_id, first_token):
-                outgoing = self._outgoing[request_id]
-                if not outgoing.is_withdrawn:
-                    outgoing.due = [first_token] * len(self._kv.layers)
-            case Delivered(request_id) | SendFailed(request_id):
-                del self._outgoing[request_id]
-                self._scheduler.abort(request_id)
-
-    def _send(self, request_id: str, layer: int, page_ids: tuple[int, ...], end: int) -> None:
-        """Send one layer's tokens up to an end, unless too much waits to be sent."""
-        outgoing = self._outgoing.get(request_id)
-        if outgoing is None or not outgoing.due:
+    def _end(self, member: int, ended: Ended) -> None:
+        if (outgoing := self._outgoing.get(ended.request_id)) is None:
             return
-        agreement = self._peers.sending(outgoing.peer)
-        while (first := outgoing.due[layer]) < end:
-            stop = min(end, first + _TOKENS_PER_BLOCK)
-            parts = self._kv.read(layer, page_ids, first, stop)
-            if not self._endpoint.send(request_id, layer, first, parts):
-                return
-            outgoing.due[layer] = stop
-            self.counts.bytes_sent += block_bytes(agreement, layer, stop - first)
+        outgoing.members.discard(member)
+        if ended.failure:
+            self._drop(ended.request_id, ended.failure)
+        if not outgoing.members:
+            del self._outgoing[ended.request_id]
+            self._scheduler.abort(ended.request_id)
+
+
+def _begin(request: Request) -> Begin:
+    assert request.decode_rank is not None
+    return Begin(request.request_id, request.decode_rank, len(request.prompt_ids))

@@ -44,8 +44,13 @@ class RankEngine(Protocol):
 
     def abort_all(self) -> None: ...
 
-    def step(self) -> list[TokenEvent]:
-        """Where it raises PeerLostError nothing has happened: the next call does the same."""
+    def step(self, max_seconds: float | None = None) -> list[TokenEvent]:
+        """Where it raises PeerLostError nothing has happened: the next call does the same.
+
+        Args:
+            max_seconds: that the step should take at most: whoever has tokens of his own takes
+                fewer of them. All ranks of the group are given the same.
+        """
         ...
 
     def stats(self) -> RankStats: ...

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from moe_comm.kv.block import Parts
 from moe_comm.kv.hello import GroupedLayer, LatentLayer, Layer, RotaryOrder
 from moe_comm.kv.paged_tensors import PagedParts, latent_parts, read_block, write_block
+from moe_comm.kv.routes import even_heads
+from moe_comm.shard import ALONE, Shard
 
 from moe_serve.layers.context import CacheSpec, LatentCache, LatentCacheSpec, LayerCache
 from moe_serve.layers.rotary import RotaryTable
@@ -16,22 +18,32 @@ class RankKv:
     """Attributes:
     layers: as the KV wire declares them.
     pages: views of each layer's cache.
+    shard: whose heads these are, among the ranks that share them.
     """
 
     layers: tuple[Layer, ...]
     pages: tuple[PagedParts, ...]
     rotary_order: RotaryOrder
+    shard: Shard
 
     @staticmethod
     def of(
-        specs: Sequence[CacheSpec], caches: Sequence[LayerCache], rotary: RotaryTable
+        specs: Sequence[CacheSpec],
+        caches: Sequence[LayerCache],
+        rotary: RotaryTable,
+        shard: Shard = ALONE,
     ) -> "RankKv":
-        """Of a rank that holds all heads."""
+        """
+        Args:
+            specs: of the whole model.
+            caches: of the shard's heads.
+        """
         width = rotary.table_L2r.shape[-1]
         return RankKv(
-            tuple(_declared(spec, width) for spec in specs),
+            tuple(_declared(spec, width, shard) for spec in specs),
             tuple(_views(cache, width) for cache in caches),
             "interleaved" if rotary.interleaved else "halves",
+            shard,
         )
 
     def read(self, layer: int, page_ids: Sequence[int], first: int, end: int) -> Parts:
@@ -45,14 +57,15 @@ class RankKv:
         write_block(self.pages[layer], page_ids, first_token, first_head, parts)
 
 
-def _declared(spec: CacheSpec, rotary_width: int) -> Layer:
+def _declared(spec: CacheSpec, rotary_width: int, shard: Shard) -> Layer:
     if isinstance(spec, LatentCacheSpec):
         latent_width = spec.latent_width - rotary_width
         return LatentLayer(latent_width=latent_width, rotary_width=rotary_width)
+    first_head, end_head = even_heads(spec.num_kv_heads, shard.index, shard.count)
     return GroupedLayer(
         num_kv_heads=spec.num_kv_heads,
-        first_head=0,
-        end_head=spec.num_kv_heads,
+        first_head=first_head,
+        end_head=end_head,
         key_width=spec.head_width,
         value_width=spec.head_width,
         rotary_width=rotary_width,

@@ -8,7 +8,8 @@ from moe_comm.transport.exchange import Exchange
 from moe_comm.transport.local import LocalExchange
 from moe_kernels.ops import Ops
 
-from moe_serve.layers.context import ForwardContext, LayerCache, ignore_layer
+from moe_serve.layers.context import ForwardContext, LayerCache
+from moe_serve.step.handover import HandoverPart, NoHandover
 from moe_serve.step.inputs import build_inputs
 from moe_serve.step.share import share_batch
 from moe_serve.step.timing import Timer
@@ -49,14 +50,16 @@ class Runner:
         self._attention = attention
 
     @torch.inference_mode()
-    def run(self, batch: Batch, after_layer: Callable[[int], None] = ignore_layer) -> torch.Tensor:
+    def run(self, batch: Batch, handover: HandoverPart | None = None) -> torch.Tensor:
         """Logits (float32) of each sampling chunk's last token, in the batch's order.
 
         Args:
             batch: the leader's counts, on all ranks that share its attention.
-            after_layer: called with each layer whose keys and values are in the caches.
+            handover: is told of each layer whose keys and values are in the caches.
         """
-        batch = share_batch(self._attention, batch)
+        handover = handover or NoHandover()
+        batch, letters = share_batch(self._attention, batch, handover.letter())
+        handover.share(batch, letters)
         inputs = build_inputs(batch, self._page_size, self._device)
         self._timer.lap("inputs")
         self._timer.start_model(batch)
@@ -70,7 +73,7 @@ class Runner:
             dispatcher=self._dispatcher,
             ops=self._ops,
             attention=self._attention,
-            after_layer=after_layer,
+            after_layer=handover.after_layer,
         )
         logits_SV = self._model(context)
         self._timer.end_attention(None)

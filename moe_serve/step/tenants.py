@@ -1,5 +1,6 @@
 """The served models of one rank: requests to their engines, turns to those that have work."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -8,8 +9,9 @@ from operator import add
 
 from moe_comm.header import StepHeader
 
-from moe_serve.errors import RequestError
+from moe_serve.errors import RequestError, UnsupportedError
 from moe_serve.messages import ALL_RANKS, RankStats, SliceStats
+from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.turns import ONE_RANK_TENANTS, GroupTurns, RankTurns, Turn
 from moe_serve.types import Request, TokenEvent
@@ -20,23 +22,29 @@ class Tenant:
     """One served model, here or on another rank.
 
     Attributes:
+        name: of its model.
         rank: the only plan rank that it is on, or ALL_RANKS.
         share: of each of its ranks' time, from 0 to 1.
         is_hard: never more than that.
-        engine: None where it is on another rank.
+        engine: None where it is on another rank, or runs in a lane.
+        lane: where it has a part of the device's processors to itself: it takes no turns.
         memory: bytes here, by part.
         resize: gives it so many bytes here; LedgerError where that cannot be.
         close: gives back what it holds here.
+        takes_turns: not where it has processors to itself.
     """
 
     number: int
+    name: str = ""
     rank: int = ALL_RANKS
     share: float = 1.0
     is_hard: bool = False
     engine: RankEngine | None = None
+    lane: Lane | None = None
     memory: Callable[[], dict[str, int]] = dict
     resize: Callable[[int], None] = lambda num_bytes: None
     close: Callable[[], None] = lambda: None
+    takes_turns: bool = True
 
 
 class Tenants:
@@ -51,6 +59,8 @@ class Tenants:
         self._tenants: dict[int, Tenant] = {}
         self._group = GroupTurns(max_step)
         self._own = RankTurns(max_step)
+        self._last_events: list[TokenEvent] = []
+        self._opened_at: dict[int, float] = {}
         for tenant in tenants:
             self.open(tenant)
 
@@ -61,12 +71,20 @@ class Tenants:
 
     def open(self, tenant: Tenant) -> None:
         self._tenants[tenant.number] = tenant
+        self._opened_at[tenant.number] = time.monotonic()
+        if not tenant.takes_turns:
+            return
         self._group.open(tenant.number, tenant.rank, tenant.share, is_hard=tenant.is_hard)
         if tenant.rank == self._plan_rank:
             self._own.open(tenant.number, tenant.share, is_hard=tenant.is_hard)
 
     def change_share(self, number: int, share: float, *, is_hard: bool) -> None:
         tenant = self._tenants[number]
+        if not tenant.takes_turns:
+            raise UnsupportedError(
+                f"model {tenant.name} has processors to itself (isolate: sm), which stay as they "
+                "are while it is served; unload it and start the server with another share"
+            )
         self._tenants[number] = replace(tenant, share=share, is_hard=is_hard)
         self._group.change(number, tenant.rank, share, is_hard=is_hard)
         if tenant.rank == self._plan_rank:
@@ -79,12 +97,23 @@ class Tenants:
     def close(self, number: int) -> None:
         """End what it still does, and give back what it holds."""
         tenant = self._tenants.pop(number)
-        self._group.close(number, tenant.rank)
-        if tenant.rank == self._plan_rank:
-            self._own.close(number)
+        if tenant.takes_turns:
+            self._group.close(number, tenant.rank)
+            if tenant.rank == self._plan_rank:
+                self._own.close(number)
         if tenant.engine is not None:
             tenant.engine.abort_all()
+        if tenant.lane is not None:
+            self._last_events += tenant.lane.close()
         tenant.close()
+
+    def close_lanes(self) -> None:
+        """Threads end with the serving loop."""
+        for lane in self._lanes:
+            lane.close()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._tenants
 
     @property
     def has_work(self) -> bool:
@@ -109,12 +138,23 @@ class Tenants:
 
     @property
     def descriptors(self) -> Sequence[int]:
-        """Readable while `poll` has something to do."""
-        return [each for engine in self._engines for each in engine.descriptors]
+        """Readable while `poll` or `lane_events` has something to do."""
+        own = [each for engine in self._engines for each in engine.descriptors]
+        return [*own, *(lane.descriptor for lane in self._lanes)]
+
+    def lane_events(self) -> list[TokenEvent]:
+        """What tenants with processors of their own have computed since the last time."""
+        events, self._last_events = self._last_events, []
+        for lane in self._lanes:
+            events += lane.take_events()
+        return events
 
     def add(self, request: Request) -> None:
         """Queue a request; RequestError or OverloadedError where it is refused."""
         tenant = self._tenants.get(request.tenant)
+        if tenant is not None and tenant.lane is not None:
+            tenant.lane.submit(request)
+            return
         if tenant is None or tenant.engine is None:
             raise RequestError(f"model number {request.tenant} is not on rank {self._plan_rank}")
         tenant.engine.add(request)
@@ -125,7 +165,9 @@ class Tenants:
         tenant.engine.give_back(request, reason)
 
     def abort(self, request_id: str) -> TokenEvent | None:
-        """End a request early; None if there is none."""
+        """End a request early; None if there is none, or if its last event is yet to come."""
+        for lane in self._lanes:
+            lane.abort(request_id)
         events = (engine.abort(request_id) for engine in self._engines)
         return next((event for event in events if event is not None), None)
 
@@ -156,19 +198,23 @@ class Tenants:
             return
         ends = self._group.now + int(turn.seconds * 1e9)
         is_bound = turn.max_seconds is not None
-        while self._group.now < ends:
+        begun, last = self._group.now, 0
+        # The other ranks wait for the end, so it had better be near the one that is due.
+        while begun + last // 2 < ends:
             own = self._own.next(self._own_with_work(), is_bound=is_bound)
             if own is None:
                 break
             yield self._step(own)
+            now = self._group.now
+            begun, last = now, now - begun
         self._own.end()
 
     def stats(self) -> RankStats:
         """Of all engines here together, and of each tenant."""
         here = {
-            number: tenant.engine.stats()
+            number: engine.stats()
             for number, tenant in self._tenants.items()
-            if tenant.engine is not None
+            if (engine := tenant.lane or tenant.engine) is not None
         }
         total = reduce(add, here.values(), RankStats(plan_rank=self._plan_rank))
         if len(self._tenants) == 1:
@@ -179,6 +225,10 @@ class Tenants:
     @property
     def _engines(self) -> list[RankEngine]:
         return [each.engine for each in self._tenants.values() if each.engine is not None]
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [each.lane for each in self._tenants.values() if each.lane is not None]
 
     def _own_with_work(self) -> list[int]:
         return [
@@ -192,14 +242,17 @@ class Tenants:
     def _step(self, turn: Turn) -> list[TokenEvent]:
         engine = self._tenants[turn.tenant].engine
         assert engine is not None
-        return engine.step() if turn.max_seconds is None else engine.step(turn.max_seconds)
+        return engine.step(turn.max_seconds)
 
     def _slice(self, number: int, stats: RankStats) -> SliceStats:
         tenant = self._tenants[number]
         turns = self._group if tenant.rank == ALL_RANKS else self._own
+        seconds = tenant.lane.seconds if tenant.lane else turns.used(number)
         return SliceStats(
             tenant=number,
-            seconds=turns.used(number),
+            model=tenant.name,
+            seconds=seconds,
+            lifetime=time.monotonic() - self._opened_at[number],
             memory=tenant.memory(),
             num_waiting=stats.num_waiting,
             num_running=stats.num_running,

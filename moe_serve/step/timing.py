@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from moe_comm.dispatcher import Dispatcher, ExpertRows, Handle, PendingCombine, PendingDispatch
@@ -10,8 +10,9 @@ from moe_comm.routing import RoutingTable
 from moe_devices.pacer import Pacer
 from moe_devices.work import AttentionWork, ExpertsWork
 
+from moe_serve.schedule.step_cost import attended_by
 from moe_serve.step.expert_load import ExpertCounter
-from moe_serve.types import Batch, Chunk
+from moe_serve.types import Batch
 
 
 class Timer:
@@ -74,16 +75,10 @@ def attention_work(batch: Batch, first_layer: int, end_layer: int | None) -> Att
         first_layer=first_layer,
         end_layer=end_layer,
         num_prompt_tokens=sum(len(chunk.token_ids) for chunk in prompts),
-        prompt_context=_context(prompts),
+        prompt_context=attended_by(prompts),
         num_decoding=len(decoding),
-        decode_context=_context(decoding),
+        decode_context=attended_by(decoding),
     )
-
-
-def _context(chunks: Sequence[Chunk]) -> int:
-    """Tokens that each token attends to, itself among them, added up."""
-    lengths = [(chunk.start, len(chunk.token_ids)) for chunk in chunks]
-    return sum(start * length + length * (length + 1) // 2 for start, length in lengths)
 
 
 class TimedDispatcher:
@@ -157,6 +152,9 @@ class _TimedDispatch:
     def __init__(self, inner: PendingDispatch, owner: TimedDispatcher) -> None:
         self._inner = inner
         self._owner = owner
+
+    def poll(self) -> None:
+        self._inner.poll()
 
     def finish(self) -> tuple[ExpertRows, Handle]:
         return self._owner.finish(self._inner)

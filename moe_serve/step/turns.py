@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from moe_comm.header import NUM_TURNS, StepHeader
 
+from moe_serve.config.validate import MAX_MODELS
 from moe_serve.messages import ALL_RANKS
 from moe_serve.schedule.shares import Shares
 
 # The turn of all tenants that are on one rank each: every rank takes steps for its own ones.
 ONE_RANK_TENANTS = NUM_TURNS - 1
-MAX_TENANTS = NUM_TURNS - 1
+assert MAX_MODELS <= ONE_RANK_TENANTS
 # Of such a turn, in steps of the longest kind, while no tenant of all ranks has work.
 _LONG_TURN = 5
 

@@ -14,16 +14,16 @@ from typing import Protocol
 from moe_comm.header import StepHeader, agree
 from moe_comm.transport.exchange import Exchange, PeerLostError
 
-from moe_serve.errors import OverloadedError, RequestError
+from moe_serve.errors import RequestError
 from moe_serve.messages import Command, MembershipNews, Report, TenantNews
 from moe_serve.step.changes import TenantChanges
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover
+from moe_serve.step.refusals import refusal
 from moe_serve.step.tenants import Tenants
 from moe_serve.step.turns import ONE_RANK_TENANTS, Turn
-from moe_serve.types import ErrorKind, Request, TokenEvent
+from moe_serve.types import Request, TokenEvent
 
-FIRST_TENANT = 0
 _SECONDS_BETWEEN_STATS = 0.5
 _SECONDS_BETWEEN_LOOKS = 1.0
 # While a model is loaded beside those that sleep.
@@ -59,7 +59,7 @@ class Regrouped(Protocol):
 class Worker:
     """
     Args:
-        load, mover: of the first model, whose experts may move.
+        load, mover: of the main tenant, whose experts may move.
         watch: called now and then; raises where the rank must not go on.
         regroup: called where ranks are lost or come back; raises where there is no going on.
     """
@@ -75,6 +75,7 @@ class Worker:
         load: ExpertCounter,
         mover: ExpertMover,
         regroup: Callable[[], Regrouped] | None = None,
+        main_tenant: int = 0,
     ) -> None:
         self._plan_rank = plan_rank
         self._tenants = tenants
@@ -85,6 +86,7 @@ class Worker:
         self._load = load
         self._mover = mover
         self._regroup = regroup
+        self._main_tenant = main_tenant
         self._news: MembershipNews | None = None
         self._refusal = ""
         self._wake = 0
@@ -111,6 +113,10 @@ class Worker:
                     raise
             self._follow(self._regroup())
 
+    def close(self) -> None:
+        """End what runs in other threads."""
+        self._tenants.close_lanes()
+
     def _follow(self, regrouped: Regrouped) -> None:
         self._exchange, self._news = regrouped.exchange, regrouped.news
         self._refusal = regrouped.news.refusal
@@ -124,6 +130,7 @@ class Worker:
         while True:
             self._take(self._link.receive())
             self._tenants.poll()
+            self._report_lanes()
             header = agree(self._exchange, self._header())
             if header.stop:
                 self._report([], force=True, is_last=True)
@@ -142,12 +149,15 @@ class Worker:
 
     def _follow_header(self, header: StepHeader) -> None:
         news = self._changes.follow(header.ready_change)
+        if news is not None and self._main_tenant not in self._tenants:
+            # Its weights go with them.
+            self._load, self._mover = ExpertCounter((), 0), self._mover.without_experts()
         if self._mover.follow(header) or news is not None:
             self._report([], force=True, tenant_news=news)
 
     def _take_turn(self, turn: Turn) -> None:
         for events in self._tenants.take(turn):
-            if turn.tenant == FIRST_TENANT:
+            if turn.tenant == self._main_tenant:
                 self._load.end_step()
             self._mover.advance()
             self._report(events)
@@ -186,6 +196,7 @@ class Worker:
             self._take(self._link.receive())
             if self._tenants.poll():
                 self._report([], force=True)
+            self._report_lanes()
             if (self._tenants.has_work or is_wanted) and not has_asked:
                 self._link.send(Report(plan_rank=self._plan_rank, asleep_since=wake))
                 has_asked = True
@@ -215,13 +226,16 @@ class Worker:
             self._tenants.give_back(request, self._refusal)
             return []
         if self._refusal:
-            return [_failure(request, self._refusal, "engine")]
+            return [refusal(request.request_id, self._refusal)]
         try:
             self._tenants.add(request)
         except RequestError as error:
-            kind: ErrorKind = "overloaded" if isinstance(error, OverloadedError) else "request"
-            return [_failure(request, str(error), kind)]
+            return [refusal(request.request_id, error)]
         return []
+
+    def _report_lanes(self) -> None:
+        if events := self._tenants.lane_events():
+            self._report(events)
 
     def _report(
         self,
@@ -254,9 +268,3 @@ class Worker:
         # After the events have left: where this raises, no token is lost.
         if stats is not None and not is_last:
             self._watch()
-
-
-def _failure(request: Request, error: str, kind: ErrorKind) -> TokenEvent:
-    return TokenEvent(
-        request.request_id, 0, None, finish_reason="error", error=error, error_kind=kind
-    )

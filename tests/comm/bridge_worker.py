@@ -6,6 +6,7 @@ Every check runs on all ranks; one that fails prints its traceback and ends them
 import json
 import socket
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -173,6 +174,18 @@ def check_two_steps_under_way(ranks: Ranks) -> None:
         assert torch.equal(combine.finish(), pool_by_pool(STEPS[0], each))
 
 
+def check_polls_between_change_nothing(ranks: Ranks) -> None:
+    """Ranks come late, each in its turn, and look at what is under way as often as they like."""
+    for case in STEPS:
+        bridge = ranks.bridge(case)
+        time.sleep(0.002 * (ranks.rank % 3))
+        pending = case.tokens(ranks.rank).start(bridge)
+        for _ in range(50 * (ranks.rank % 2)):
+            pending.poll()
+        y_TD = compute(bridge, pending, case.slots[ranks.rank]).finish()
+        assert torch.equal(y_TD, pool_by_pool(case, case.tokens(ranks.rank)))
+
+
 def check_a_tokens_sum_does_not_depend_on_its_home(ranks: Ranks) -> None:
     """All ranks have the same tokens; in float32 all get the same bits."""
     for case in EXACT_CASES[1:4]:
@@ -226,6 +239,7 @@ CHECKS = (
     check_a_lost_row_is_seen,
     check_steps_of_one_dispatcher,
     check_two_steps_under_way,
+    check_polls_between_change_nothing,
     check_a_tokens_sum_does_not_depend_on_its_home,
     check_native_over_gloo,
     check_group_over_tcp,

@@ -20,6 +20,7 @@ from moe_comm.transport.torch_dist import open_torch_exchange
 from moe_comm.transport.world import World, open_world
 from moe_devices.discover import open_device
 from mpi_cases import WIDTH, Placement, Tokens, compute, on_one_rank
+from poll_checks import check_polled_rows
 from sum_checks import check_gathered_rows, check_ordered_sum
 
 SHORT_SECONDS = 0.6
@@ -155,6 +156,7 @@ def check_exchange(world: World, exchange: Exchange, device: torch.device) -> No
         check_bytes_sent,
         check_gathered_rows,
         check_ordered_sum,
+        check_polled_rows,
     ]
     for check in of_bytes:
         check(exchange)

@@ -15,6 +15,7 @@ from moe_comm.kv.events import (
     Delivered,
     Landed,
     Offered,
+    OfferFailed,
     PeerLost,
     PeerReady,
     PeerRefused,
@@ -250,3 +251,18 @@ def test_a_closed_endpoint_leaves_nothing_behind() -> None:
         assert isinstance(failed, ReceiveFailed) and "a was lost" in failed.reason
         assert not any(isinstance(event, Landed) for event in receiver.told)
     assert threading.active_count() == before
+
+
+def test_who_waits_for_the_rest_of_an_offer_hears_that_it_failed() -> None:
+    (receiving,) = hellos("b", "gqa", 1)
+    with ends(*hellos("a", "gqa", 2), receiving) as (first, second, receiver):
+        meet(first, receiver)
+        meet(second, receiver)
+        first.endpoint.offer("r", 3, ["b:0"])
+        first.endpoint.withdraw("r", "no pages")
+        assert receiver.wait(OfferFailed) == OfferFailed("r", "a:0 withdrew it: no pages")
+        # Both once more.
+        first.wait(SendFailed)
+        for end in (first, second):
+            end.endpoint.offer("r", 3, ["b:0"])
+        assert receiver.wait(Offered) == Offered("r", 3, ("a:0", "a:1"), 1)

@@ -24,6 +24,7 @@ CHECKS = (
     "check_bytes_sent",
     "check_gathered_rows",
     "check_ordered_sum",
+    "check_polled_rows",
 )
 
 

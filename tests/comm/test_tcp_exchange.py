@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -89,6 +90,23 @@ def test_large_buffers_both_ways_do_not_block() -> None:
         both_ways(exchange)
 
 
+def poll_alone(exchange: TcpExchange) -> None:
+    """More rows than any buffer holds, and until they have come nobody waits."""
+    other, count = 1 - exchange.rank, LARGE // 4096
+    counts = [0, count] if other else [count, 0]
+    pending = exchange.start_rows(large_rows(exchange.rank), counts, counts)
+    deadline = time.monotonic() + 20.0
+    while not pending.poll():
+        assert time.monotonic() < deadline
+    exchange.barrier()
+    assert bool((pending.finish() == other).all())
+
+
+def test_polls_alone_move_large_buffers() -> None:
+    with ranks(2, poll_alone) as exchange:
+        poll_alone(exchange)
+
+
 def start_and_die(exchange: TcpExchange) -> None:
     count = LARGE // 4096
     exchange.start_rows(large_rows(1), [count, 0], [count, 0])
@@ -113,6 +131,12 @@ def die(exchange: TcpExchange) -> None:
         os._exit(0)
     with pytest.raises(PeerLostError):
         exchange.barrier()
+    # Rank 0 is to miss rank 2 alone.
+    to_first = exchange._streams[0].connection
+    to_first.settimeout(20)
+    with suppress(ConnectionResetError):
+        while to_first.recv(1 << 10):
+            pass
 
 
 def test_a_closed_peer_is_named_at_once() -> None:
@@ -138,6 +162,7 @@ def test_a_peer_that_ends_is_seen_while_nothing_is_exchanged() -> None:
             while time.monotonic() < end:
                 exchange.check_peers()
         assert exchange.lost_ranks == {8}
+        exchange.close()
 
 
 def be_silent(exchange: TcpExchange) -> None:

@@ -8,6 +8,7 @@ import pytest
 from moe_devices.cgroup import ControlGroup
 from moe_devices.errors import DeviceError
 from moe_devices.quota import processor_quota
+from own_limits import may_limit_time
 
 # Prints the share of one core that a busy process gets, after it has entered the folder.
 BUSY = """
@@ -22,15 +23,7 @@ print((time.process_time() - used) / (time.perf_counter() - begun))
 """
 
 
-def may_limit() -> bool:
-    try:
-        with processor_quota("moe-try", 1.0):
-            return True
-    except DeviceError:
-        return False
-
-
-@pytest.mark.skipif(not may_limit(), reason="control groups may not be written here")
+@pytest.mark.skipif(not may_limit_time(), reason="control groups may not be written here")
 def test_a_process_gets_its_quota_and_the_group_ends_with_the_context() -> None:
     with processor_quota("moe-test", 0.25) as folder:
         command = [sys.executable, "-c", BUSY, str(folder)]
@@ -40,7 +33,7 @@ def test_a_process_gets_its_quota_and_the_group_ends_with_the_context() -> None:
     assert not folder.exists()
 
 
-@pytest.mark.skipif(not may_limit(), reason="control groups may not be written here")
+@pytest.mark.skipif(not may_limit_time(), reason="control groups may not be written here")
 def test_who_is_left_goes_back_when_the_context_ends() -> None:
     with processor_quota("moe-test", 0.5) as folder:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

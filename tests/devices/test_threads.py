@@ -13,12 +13,13 @@ WHOLE_PROCESS = """
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import torch
-from moe_devices.threads import bind_threads
+from moe_devices.threads import bind_threads, cores_per_rank
 threads = bind_threads(0, 1, 0)
 torch.randn(512, 512) @ torch.randn(512, 512)
 masks = {frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task")}
 print(threads, torch.get_num_threads(), *[len(mask) for mask in masks])
 print(bind_threads(0, 1, 3), torch.get_num_threads())
+print(bind_threads(0, 1, 3, 10), bind_threads(0, 1, 0, 1), cores_per_rank(1), cores_per_rank(4))
 """
 
 
@@ -64,8 +65,11 @@ def test_a_process_bound_to_one_core_gets_its_host_back() -> None:
     allowed = len(ControlGroup.mine().logical_cores()) or os.cpu_count()
     command = [sys.executable, "-c", WHOLE_PROCESS]
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    first, second = out.splitlines()
+    first, second, third = out.splitlines()
     threads, torch_threads, *masks = map(int, first.split())
     assert 1 <= threads == torch_threads
     assert masks == [allowed]
     assert second == "3 3"
+    given, at_one_percent, one_rank, four_ranks = map(float, third.split())
+    assert (given, at_one_percent) == (3, 1)
+    assert 0 < one_rank <= allowed and four_ranks == one_rank / 4

@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socket import gethostname
 
 import psutil
 import pytest
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig, ServerConfig
-from moe_serve.control.mpirun import mpirun_command
+from moe_serve.control.mpirun import mpirun_command, mpirun_environment
 from moe_serve.errors import BringUpError
 from moe_serve.launch import curl_line
 
@@ -164,3 +165,14 @@ def test_a_python_without_mpirun_says_what_to_install(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(BringUpError, match=r"no mpirun beside .*pip install 'moe-serve\[serve\]'"):
         mpirun_command(2, ["true"])
+
+
+def test_what_a_killed_mpirun_of_the_same_process_id_left_is_in_no_ones_way(
+    tmp_path: Path,
+) -> None:
+    names = {f"pmix.{name}.tool" for name in (gethostname(), gethostname().split(".")[0])}
+    leave = 'cd "$TMPDIR" && mkdir ompi.$$ && cd ompi.$$ && touch ' + " ".join(names)
+    command = ["sh", "-c", f'{leave} && exec "$@"', "sh", *mpirun_command(1, ["true"])]
+    environment = mpirun_environment() | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr

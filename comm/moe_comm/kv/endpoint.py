@@ -14,8 +14,11 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from moe_comm.kv.block import Parts, parts_bytes
 from moe_comm.kv.budget import Budget
+from moe_comm.kv.declared_link import DeclaredLink
 from moe_comm.kv.events import (
     Accepted,
     Completed,
@@ -73,9 +76,18 @@ class KvEndpoint:
         self._thread = threading.Thread(target=self._run, name="kv-endpoint", daemon=True)
         self._thread.start()
 
-    def connect(self, address: str) -> None:
-        """To HOST:PORT; PeerReady or PeerRefused will tell."""
-        self._do(lambda: self._hub.start(self._hub.call(address)))
+    def connect(
+        self, address: str, *, wire_type: str = "", declared: DeclaredLink | None = None
+    ) -> None:
+        """To HOST:PORT; PeerReady or PeerRefused will tell.
+
+        Args:
+            wire_type: the only one that is sent there; empty leaves it to the hello.
+            declared: over which what is sent there arrives no sooner than it would have.
+        """
+        sends = (wire_type,) if wire_type else self._hello.sends
+        hello = msgspec.structs.replace(self._hello, sends=sends)
+        self._do(lambda: self._hub.start(self._hub.call(address, hello, declared)))
 
     def offer(self, request_id: str, num_tokens: int, peers: Sequence[str]) -> None:
         """KV of tokens [0, num_tokens) for these peers; ends in Delivered or SendFailed.

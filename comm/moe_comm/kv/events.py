@@ -78,6 +78,14 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferFailed:
+    """Some peers had offered the request, and it was given up before all heads were offered."""
+
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Landed:
     """One layer's next tokens.
 
@@ -115,6 +123,7 @@ KvEvent: TypeAlias = (
     | Delivered
     | SendFailed
     | Offered
+    | OfferFailed
     | Landed
     | Completed
     | ReceiveFailed

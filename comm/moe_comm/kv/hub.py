@@ -7,6 +7,7 @@ from typing import Any
 
 from moe_comm.kv.block import Parts
 from moe_comm.kv.budget import Budget
+from moe_comm.kv.declared_link import DeclaredLink
 from moe_comm.kv.events import PeerLost, PeerReady, PeerRefused
 from moe_comm.kv.frames import FrameError
 from moe_comm.kv.greeting import greet
@@ -59,7 +60,7 @@ class Hub:
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         self._group.create_task(work)
 
-    async def call(self, address: str) -> None:
+    async def call(self, address: str, hello: Hello, declared: DeclaredLink | None) -> None:
         """Connect to HOST:PORT, repeatedly for a while."""
         try:
             async with asyncio.timeout(self._limits.connect_seconds):
@@ -70,22 +71,29 @@ class Hub:
             self._inbox.put(PeerRefused(address, reason))
             return
         with connection:
-            await self._converse(connection, address, "connecting")
+            await self._converse(connection, address, "connecting", hello, declared)
 
     async def _take(self, connection: socket.socket, address: str) -> None:
         with connection:
-            await self._converse(connection, address, "listening")
+            await self._converse(connection, address, "listening", self._hello, None)
 
-    async def _converse(self, connection: socket.socket, address: str, role: Role) -> None:
+    async def _converse(
+        self,
+        connection: socket.socket,
+        address: str,
+        role: Role,
+        hello: Hello,
+        declared: DeclaredLink | None,
+    ) -> None:
         stream = FrameStream(connection, self._limits.silence_seconds)
         seconds = self._limits.connect_seconds
         try:
-            peer = await greet(stream, self._hello, self._secret, role, seconds)
+            peer = await greet(stream, hello, self._secret, role, seconds)
         except (HandshakeError, CannotConvertError, FrameError, OSError) as error:
             reason = str(error) or f"its greeting took longer than {seconds:g} s"
             self._inbox.put(PeerRefused(address, reason))
             return
-        link = Link(stream, peer, self._limits)
+        link = Link(stream, peer, self._limits, declared)
         self._join(link)
         reason = await link.run(
             lambda message, parts: self._hear(link, message, parts), self._inbox.has_room

@@ -1,6 +1,7 @@
 """One trusted connection in work: frames out in turn, frames in, pings when there is no other."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from moe_comm.kv.block import Parts, block_bytes, decode_block
+from moe_comm.kv.declared_link import DeclaredLink
 from moe_comm.kv.frames import Frame, FrameError, encode_head
 from moe_comm.kv.greeting import Peer
 from moe_comm.kv.limits import MAX_BLOCK_BYTES, KvLimits
@@ -37,14 +39,26 @@ class Parcel:
 
 
 class Link:
-    """What is put goes out in order, once `run` runs."""
+    """What is put goes out in order, once `run` runs.
 
-    def __init__(self, stream: FrameStream, peer: Peer, limits: KvLimits) -> None:
+    Args:
+        declared: what carries it, where that is only emulated.
+    """
+
+    def __init__(
+        self,
+        stream: FrameStream,
+        peer: Peer,
+        limits: KvLimits,
+        declared: DeclaredLink | None = None,
+    ) -> None:
         self.peer = peer
         self.name = peer.hello.name
         self._stream = stream
         self._limits = limits
-        self._parcels: deque[Parcel] = deque()
+        self._declared = declared
+        # With the time at which each was put.
+        self._parcels: deque[tuple[float, Parcel]] = deque()
         self._filled = asyncio.Event()
         self._num_transfers = 0
         self._within_frame = False
@@ -61,7 +75,7 @@ class Link:
         if self._is_over:
             parcel.done()
             return
-        self._parcels.append(parcel)
+        self._parcels.append((time.monotonic(), parcel))
         self._filled.set()
 
     def cut(self) -> None:
@@ -119,9 +133,11 @@ class Link:
         while True:
             await self._filled.wait()
             while self._parcels:
-                parcel = self._parcels.popleft()
+                ready, parcel = self._parcels.popleft()
                 try:
                     pieces = await _work(parcel.pack, parcel.num_bytes)
+                    if self._declared is not None and pieces:
+                        await self._wait_for(self._declared, ready, pieces)
                     self._within_frame = True
                     await self._stream.send(pieces)
                     self._within_frame = False
@@ -129,6 +145,19 @@ class Link:
                     parcel.done()
                 await asyncio.sleep(0)
             self._filled.clear()
+
+    async def _wait_for(
+        self, declared: DeclaredLink, ready: float, pieces: Sequence[bytes | Array]
+    ) -> None:
+        """Until a declared link would have brought a frame; meanwhile the peer hears pings."""
+        num_bytes = sum(
+            len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in pieces
+        )
+        arrival = declared.arrival(ready, num_bytes)
+        while (left := arrival - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, self._limits.ping_seconds))
+            if left > self._limits.ping_seconds:
+                await self._stream.send([encode_head(Ping())])
 
     async def _ping(self) -> None:
         while True:
@@ -139,7 +168,7 @@ class Link:
     def _throw_away(self) -> None:
         self._is_over = True
         while self._parcels:
-            self._parcels.popleft().done()
+            self._parcels.popleft()[1].done()
 
     def _payload_bytes(self, message: Message) -> int:
         if not isinstance(message, Block):

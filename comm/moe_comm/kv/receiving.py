@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moe_comm.kv.block import Parts
-from moe_comm.kv.events import Completed, KvEvent, Landed, Offered, ReceiveFailed
+from moe_comm.kv.events import Completed, KvEvent, Landed, Offered, OfferFailed, ReceiveFailed
 from moe_comm.kv.frames import FrameError
 from moe_comm.kv.link import Link
 from moe_comm.kv.messages import Accept, Block, Complete, Offer, Refuse, Withdraw
@@ -166,8 +166,8 @@ class Receiving:
         for leg in request.legs:
             if not leg.is_complete:
                 leg.link.say(Refuse(leg.transfer, reason))
-        if request.number:
-            self._emit(ReceiveFailed(request.request_id, reason))
+        failure = ReceiveFailed if request.number else OfferFailed
+        self._emit(failure(request.request_id, reason))
 
     def _forget(self, request: _Received) -> None:
         del self._requests[request.request_id]

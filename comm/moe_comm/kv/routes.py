@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from moe_comm.kv.hello import Hello
-from moe_comm.kv.negotiate import CannotConvertError
+from moe_comm.kv.negotiate import CannotConvertError, negotiate
 
 
 def even_heads(num_kv_heads: int, rank: int, num_ranks: int) -> tuple[int, int]:
@@ -11,6 +11,19 @@ def even_heads(num_kv_heads: int, rank: int, num_ranks: int) -> tuple[int, int]:
     more ranks than heads, several ranks hold the same one."""
     first = num_kv_heads * rank // num_ranks
     return first, first + max(1, num_kv_heads // num_ranks)
+
+
+def routes(senders: Sequence[Hello], receivers: Sequence[Hello]) -> tuple[tuple[int, ...], ...]:
+    """By receiver, indices of its senders, between all ranks of two ends.
+
+    Raises:
+        CannotConvertError: two of them cannot agree, or a head would be missing.
+    """
+    for receiver in receivers:
+        for sender in senders:
+            if sender.cells & receiver.cells:
+                negotiate(sender, receiver)
+    return tuple(senders_for(receiver, senders) for receiver in receivers)
 
 
 def senders_for(receiver: Hello, senders: Sequence[Hello]) -> tuple[int, ...]:

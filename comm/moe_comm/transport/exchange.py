@@ -31,6 +31,14 @@ class PeerLostError(ConnectionError):
 class Pending(Protocol[Result_co]):
     """A half-done exchange; finish it once, in the order of the starts."""
 
+    def poll(self) -> bool:
+        """Move on what can be moved on at once -> whether `finish` would not wait.
+
+        Raises:
+            PeerLostError: the exchange has failed.
+        """
+        ...
+
     def finish(self) -> Result_co:
         """
         Raises:
@@ -49,6 +57,9 @@ class PendingCountedRows:
 
     rows: Pending[torch.Tensor]
     counts_NS: Ints
+
+    def poll(self) -> bool:
+        return self.rows.poll()
 
     def finish(self) -> tuple[torch.Tensor, Ints]:
         return self.rows.finish(), self.counts_NS

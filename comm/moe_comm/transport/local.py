@@ -15,6 +15,9 @@ Result = TypeVar("Result")
 class _Done(Generic[Result]):
     result: Result
 
+    def poll(self) -> bool:
+        return True
+
     def finish(self) -> Result:
         return self.result
 

@@ -47,6 +47,9 @@ class _PendingRows:
     counts_NS: Ints | None = None
     moving: _Operation | None = None
 
+    def poll(self) -> bool:
+        return self.exchange.have_arrived(self)
+
     def finish(self) -> torch.Tensor:
         self.exchange.wait_for_rows(self)
         return self.rows_RD
@@ -139,7 +142,11 @@ class MpiExchange:
         return gathered_RD
 
     def wait_for_rows(self, pending: _PendingRows) -> None:
-        self._wait(lambda: self._have_arrived(pending), "rows")
+        self._wait(lambda: self.have_arrived(pending), "rows")
+
+    def have_arrived(self, pending: _PendingRows) -> bool:
+        self._post_ready()
+        return pending.moving is not None and self._is_done(pending.moving)
 
     def abandon(self) -> None:
         """Use it no more, whatever is under way; nobody is waited for."""
@@ -181,10 +188,6 @@ class MpiExchange:
             [_as_bytes(received_RD), pending.recv_counts, row_type],
         )
         pending.rows_RD = received_RD
-
-    def _have_arrived(self, pending: _PendingRows) -> bool:
-        self._post_ready()
-        return pending.moving is not None and self._is_done(pending.moving)
 
     def _row_type(self, num_bytes: int) -> MPI.Datatype:
         """Counting in rows, not bytes, keeps MPI's 32-bit counts and offsets from overflowing."""

@@ -37,6 +37,10 @@ class _Departure(Generic[Result]):
     work: LinkWork
     start: Callable[[], Pending[Result]]
 
+    def poll(self) -> bool:
+        """Nothing before it has departed: when that is, all ranks must agree on."""
+        return False
+
     def finish(self) -> Result:
         self.pacer.wait(self.begun, lambda: self.work)
         return self.start().finish()

@@ -133,6 +133,10 @@ class TcpExchange:
         for stream in self._streams.values():
             stream.connection.close()
 
+    def poll(self, number: int) -> bool:
+        self._move(0.0)
+        return not self._missing(number)
+
     def wait(self, number: int, kind: Kind, what: str) -> list[Bytes | None]:
         """What each rank sent in exchange `number`, in rank order; None is this rank's own.
 

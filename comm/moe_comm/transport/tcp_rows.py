@@ -21,6 +21,10 @@ class Frames(Protocol):
     @property
     def rank(self) -> int: ...
 
+    def poll(self, number: int) -> bool:
+        """Send and receive what is possible -> whether exchange `number` is through."""
+        ...
+
     def wait(self, number: int, kind: Kind, what: str) -> list[Bytes | None]:
         """What each rank sent in exchange `number`, in rank order; None is this rank's own."""
         ...
@@ -33,6 +37,9 @@ class PendingRows:
     rows_RD: torch.Tensor
     send_counts: Sequence[int]
     recv_counts: Sequence[int]
+
+    def poll(self) -> bool:
+        return self.exchange.poll(self.number)
 
     def finish(self) -> torch.Tensor:
         frames = self.exchange.wait(self.number, Kind.ROWS, "rows")
@@ -47,6 +54,9 @@ class PendingCountedRows:
     rows_RD: torch.Tensor
     send_counts: Sequence[int]
     slot_counts: list[Ints]
+
+    def poll(self) -> bool:
+        return self.exchange.poll(self.number)
 
     def finish(self) -> tuple[torch.Tensor, Ints]:
         frames = self.exchange.wait(self.number, Kind.COUNTED_ROWS, "rows")

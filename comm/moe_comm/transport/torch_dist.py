@@ -32,6 +32,9 @@ class _PendingRows:
     work: dist.Work
     received_RD: torch.Tensor
 
+    def poll(self) -> bool:
+        return self.work.is_completed()
+
     def finish(self) -> torch.Tensor:
         self.exchange.wait(self.work, "rows")
         return self.received_RD

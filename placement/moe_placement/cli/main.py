@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from moe_placement.cli.parser import Parser, UsageError
 
-_COMMANDS = ("solve", "simulate", "capacity", "validate", "calibrate")
+_COMMANDS = ("solve", "simulate", "capacity", "pack", "validate", "calibrate")
 _INFEASIBLE = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130

@@ -129,6 +129,12 @@ class Section:
 
 def read_section(path: Path) -> Section:
     """The mapping that a YAML file holds; HardwareError where it cannot be read."""
+    return Section(read_document(path), str(path))
+
+
+def read_document(path: Path) -> Any:
+    """What a YAML file holds, an empty mapping where that is nothing; HardwareError where it
+    cannot be read."""
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
@@ -138,7 +144,7 @@ def read_section(path: Path) -> Section:
         raise HardwareError(f"{path}, line {line}: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise HardwareError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    return Section({} if value is None else value, str(path))
+    return {} if value is None else value
 
 
 def plain(mapping: Mapping[str, object]) -> str:

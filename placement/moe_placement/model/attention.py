@@ -17,6 +17,11 @@ class AttentionSpec:
         parameters: projections with their biases.
         kv_parameters: those of them that are split as the cache is: copied where heads share a
             latent, or where fewer key-value heads are than ranks.
+        head_parameters: those that are multiplied head by head, where a latent is absorbed.
+        vector_parameters: those that are in no matrix: biases, sinks, convolutions.
+        rows: output rows of all other matrices, as far as they are split over the heads.
+        kv_rows: those that are split as the cache is.
+        whole_rows: those that every rank has: of the projection back.
         norms: the norms inside attention, of queries and keys or of latents.
         kv_elements: elements that one token keeps in the cache, without the indexer's.
         activations: elements that one token needs while the layer runs.
@@ -52,6 +57,11 @@ class AttentionSpec:
     indexer_elements: int = 0
     state_elements: int = 0
     state_flops: float = 0.0
+    head_parameters: int = 0
+    vector_parameters: int = 0
+    rows: int = 0
+    kv_rows: int = 0
+    whole_rows: int = 0
 
     @property
     def cache_elements(self) -> int:
@@ -61,8 +71,15 @@ class AttentionSpec:
     def parameters_of(self, tensor_parallel: int) -> int:
         """Of one of the ranks that share this layer."""
         split = self.parameters - self.kv_parameters
+        return self._share(split, self.kv_parameters, tensor_parallel)
+
+    def rows_of(self, tensor_parallel: int) -> int:
+        """Output rows on one of the ranks that share this layer."""
+        return self._share(self.rows, self.kv_rows, tensor_parallel) + self.whole_rows
+
+    def _share(self, split: int, as_cache: int, tensor_parallel: int) -> int:
         kv_shares = min(tensor_parallel, self.num_kv_heads)
-        return -(-split // tensor_parallel) + -(-self.kv_parameters // kv_shares)
+        return -(-split // tensor_parallel) + -(-as_cache // kv_shares)
 
 
 def rotary_part(fields: ConfigFields, default: float) -> float:

@@ -72,6 +72,15 @@ def format_bytes(num_elements: int, name: str) -> int:
     return -(-(num_elements * kept.bits + scales) // 8)
 
 
+def matrix_bytes(num_elements: int, num_rows: int, name: str) -> int:
+    """Bytes of matrices with so many elements and output rows, each row with a scale of its own
+    where the format has one for each channel."""
+    kept = find_format(name)
+    if kept.group != _CHANNEL:
+        return format_bytes(num_elements, name)
+    return -(-num_elements * kept.bits // 8) + num_rows * kept.scale_bits // 8
+
+
 def attention_format(name: str, *, has_experts: bool) -> str:
     """The format of attention in a checkpoint whose experts have the format `name`.
 

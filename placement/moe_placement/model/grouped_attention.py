@@ -44,7 +44,11 @@ def windowed_attention(fields: ConfigFields) -> Sequence[AttentionSpec]:
     """With a sink for each head; every other layer sees only a window (gpt-oss)."""
     bias = fields.flag("attention_bias")
     full = grouped(fields, input_bias=bias, output_bias=bias)
-    full = replace(full, parameters=full.parameters + full.num_heads)
+    full = replace(
+        full,
+        parameters=full.parameters + full.num_heads,
+        vector_parameters=full.vector_parameters + full.num_heads,
+    )
     windowed = replace(full, window=fields.size("sliding_window"))
     kinds = layer_kinds(fields, ("sliding_attention", "full_attention"))
     return [windowed if kind == "sliding_attention" else full for kind in kinds]
@@ -73,6 +77,10 @@ def grouped(
     return AttentionSpec(
         kind="grouped",
         parameters=hidden * (queries + kv) + outputs * hidden + biases,
+        vector_parameters=biases,
+        rows=queries,
+        kv_rows=kv,
+        whole_rows=hidden,
         kv_parameters=(hidden + input_bias) * kv,
         norms=0,
         kv_elements=kv,

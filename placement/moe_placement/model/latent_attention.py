@@ -41,15 +41,22 @@ def _latent(fields: ConfigFields) -> AttentionSpec:
         query_parameters = hidden * queries
     else:
         query_parameters = query_latent * (hidden + queries)
-    biases = (query_latent or 0) + latent + rotary + hidden
-    kv_parameters = hidden * (latent + rotary) + latent * heads * (plain + value)
+    down = (query_latent or 0) + latent + rotary
+    biases = fields.flag("attention_bias") * (down + hidden)
+    absorbed = latent * heads * (plain + value)
     return AttentionSpec(
         kind="latent",
         parameters=query_parameters
-        + kv_parameters
+        + hidden * (latent + rotary)
+        + absorbed
         + values * hidden
-        + fields.flag("attention_bias") * biases,
-        kv_parameters=hidden * ((query_latent or 0) + latent + rotary),
+        + biases,
+        head_parameters=absorbed,
+        vector_parameters=biases,
+        rows=queries,
+        kv_rows=down,
+        whole_rows=hidden,
+        kv_parameters=hidden * down,
         norms=(query_latent or 0) + latent,
         kv_elements=latent + rotary,
         activations=queries + heads * (2 * latent + rotary) + values,
@@ -69,6 +76,7 @@ def _with_indexer(fields: ConfigFields, spec: AttentionSpec) -> AttentionSpec:
     return replace(
         spec,
         parameters=spec.parameters + query_latent * heads * head + hidden * (head + heads),
+        rows=spec.rows + heads * head + head + heads,
         norms=spec.norms + 2 * head,
         activations=spec.activations + heads * (head + 1) + head,
         indexer_flops_per_pair=2.0 * heads * (head + 1),

@@ -41,6 +41,9 @@ def _gated_delta(fields: ConfigFields) -> AttentionSpec:
     return AttentionSpec(
         kind="linear",
         parameters=hidden * (mixed + 2 * values + 2 * heads) + mixed * kernel + 2 * heads,
+        vector_parameters=mixed * kernel + 2 * heads,
+        rows=mixed + values + 2 * heads,
+        whole_rows=hidden,
         kv_parameters=0,
         norms=value_head,
         kv_elements=0,

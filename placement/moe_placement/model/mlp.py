@@ -35,6 +35,11 @@ class MlpSpec:
     expert_width: int = 0
 
 
+def gated_rows(hidden: int, width: int) -> int:
+    """Output rows of gate, up and down projections."""
+    return 2 * width + hidden
+
+
 def dense_mlp(fields: ConfigFields) -> MlpSpec:
     """Every layer dense (Llama, Qwen3)."""
     width = fields.size("intermediate_size")

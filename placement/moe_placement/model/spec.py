@@ -8,8 +8,8 @@ from typing import Any
 from moe_placement.model.architectures import find_architecture, language_model
 from moe_placement.model.attention import AttentionSpec
 from moe_placement.model.fields import ConfigFields
-from moe_placement.model.formats import format_bytes, part_formats
-from moe_placement.model.mlp import MlpSpec
+from moe_placement.model.formats import format_bytes, matrix_bytes, part_formats
+from moe_placement.model.mlp import MlpSpec, gated_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,8 @@ class ModelSpec:
 
     def expert_bytes(self, weight_format: str) -> int:
         """Bytes of one routed expert of one layer; FormatError for an unknown format."""
-        return format_bytes(self.mlp.expert, weight_format)
+        rows = gated_rows(self.hidden_size, self.mlp.expert_width)
+        return matrix_bytes(self.mlp.expert, rows, weight_format)
 
     def bytes(self, weight_format: str) -> dict[str, int]:
         """Bytes of the whole model by part, in a checkpoint whose experts have this format; see

@@ -143,6 +143,7 @@ def test_an_unknown_key_is_named_with_the_nearest(refusal: Refusal, key: str, sa
         ("pools.0.ranks=2.0", "pools[0].ranks: expected a whole number, got 2.0 (a number)"),
         ("pools.0.ranks=true", "pools[0].ranks: expected a whole number, got true"),
         ("pools.0.ranks=0", "pools[0].ranks: expected at least 1, got 0"),
+        ("pools.0.compute_percent=0", "compute_percent: expected at least 1 and at most 100"),
         ("pools.0.name=7", "pools[0].name: expected text, got 7 (a whole number)"),
         ("pools.0.name=''", "pools[0].name: expected something that is not empty"),
         ("pools=4", "pools: expected a list, got 4"),
@@ -247,7 +248,6 @@ def test_an_override_without_a_place_is_refused(refusal: Refusal, override: str,
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("models=[{path: demo}, {path: demo}]", "this version serves one model, got 2"),
         ("pools.0.device=npu", 'pools[0].device: this version does not drive "npu"'),
         (
             "pools.0.weights=fp8",
@@ -276,7 +276,6 @@ def test_what_is_not_served_can_be_loaded_to_be_checked(write: Write) -> None:
     said = list(unserved(config))
     assert sum('"npu"' in sentence for sentence in said) == 1
     assert not any("int8" in sentence for sentence in said)
-    assert sum("between ranks that hold all heads, got 2" in sentence for sentence in said) == 1
     with pytest.raises(UnsupportedError, match='does not drive "npu"'):
         load_config(write(SMALL), [mixed, link])
 
@@ -288,6 +287,10 @@ def test_what_is_not_served_can_be_loaded_to_be_checked(write: Write) -> None:
         ("pools.0.attention.tensor_parallel=3", "3 does not divide the pool's 2 ranks"),
         ("pools.0.device=emulated", "an emulated pool must say what it emulates"),
         (
+            "pools=[{name: a, device: cuda, compute_percent: 30}]",
+            "pools[0].compute_percent: a process is held to a part of a cpu's time, not of cuda's",
+        ),
+        (
             "pools=[{name: a, device: cpu, role: experts, attention: {tensor_parallel: 2}}]",
             "an experts pool has no attention to share, got 2",
         ),
@@ -295,6 +298,32 @@ def test_what_is_not_served_can_be_loaded_to_be_checked(write: Write) -> None:
 )
 def test_what_pools_cannot_be_is_refused(refusal: Refusal, override: str, said: str) -> None:
     assert said in refusal(SMALL, override)
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("{path: /models/demo}", 'models: 2 models are called "demo"'),
+        ("{path: a, rank: 2}", "models[1].rank: there is no rank 2, ranks are 0 to 1"),
+        ("{path: a, spread: all, rank: 0}", "models[1].rank: 0 is one rank, and spread: all"),
+        ("{path: a, spread: all, slice: {isolate: sm}}", "sm keeps a part of one device"),
+        ("{path: a, slice: {compute_percent: 101}}", "models[1].slice.compute_percent"),
+        ("{path: a, slice: {mode: soft}}", "models[1].slice.mode"),
+        ("{path: a, slice: {memory_mb: -1}}", "models[1].slice.memory_mb"),
+    ],
+)
+def test_what_models_beside_others_cannot_be_is_refused(
+    refusal: Refusal, second: str, said: str
+) -> None:
+    text = SMALL.replace("model: {path: demo}", f"models: [{{path: demo}}, {second}]")
+    assert said in refusal(text)
+
+
+def test_several_models_do_both_phases_in_the_same_pools(write: Write) -> None:
+    text = SMALL.replace("model: {path: demo}", "models: [{path: demo}, {path: a}]")
+    roles = "pools=[{name: a, device: cpu, role: prefill}, {name: b, device: cpu, role: decode}]"
+    with pytest.raises(UnsupportedError, match=r"pools\[0\].role: .*got prefill"):
+        load_config(write(text), [roles])
 
 
 def test_hardware_is_looked_for_beside_the_config(write: Write, tmp_path: Path) -> None:

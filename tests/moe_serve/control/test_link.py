@@ -79,7 +79,7 @@ def request(name: str, *prompt: int, endless: bool = False) -> Request:
 
 def connect(ranks: list[EchoRank], max_live: int = 8) -> RemoteEngine:
     addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]
-    return RemoteEngine(addresses, SECRET, Router([1.0, 1.0], 4, max_live))
+    return RemoteEngine(addresses, SECRET, {0: Router([1.0, 1.0], 4, max_live)})
 
 
 async def stop(engine: RemoteEngine) -> None:

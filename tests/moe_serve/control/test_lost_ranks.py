@@ -52,7 +52,7 @@ def ranks() -> Iterator[list[ScriptedRank]]:
 
 async def connect(ranks: Sequence[ScriptedRank]) -> RemoteEngine:
     addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]
-    engine = RemoteEngine(addresses, SECRET, Router([1.0, 1.0, 0.0], 4, 8))
+    engine = RemoteEngine(addresses, SECRET, {0: Router([1.0, 1.0, 0.0], 4, 8)})
     starting = asyncio.create_task(engine.start())
     for rank in ranks:
         await rank.hears(lambda command: True)
@@ -144,7 +144,7 @@ def test_a_rank_that_is_there_again_is_spoken_to_where_it_is(ranks: list[Scripte
 def test_a_loss_before_the_first_word_does_not_hold_the_start(ranks: list[ScriptedRank]) -> None:
     async def scenario() -> None:
         addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]
-        engine = RemoteEngine(addresses, SECRET, Router([1.0, 1.0, 1.0], 4, 8))
+        engine = RemoteEngine(addresses, SECRET, {0: Router([1.0, 1.0, 1.0], 4, 8)})
         starting = asyncio.create_task(engine.start())
         await ranks[0].hears(lambda command: True)
         ranks[0].tell(news=MembershipNews(1, (1, 2)))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from moe_serve.config.resolve import model_name
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig
+from moe_serve.config.validate import model_name
 from moe_serve.control.model_json import read_model_json, require_weights
 from moe_serve.errors import ConfigError
 

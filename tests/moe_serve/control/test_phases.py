@@ -95,12 +95,21 @@ def test_roles_that_are_given_stay_and_are_compared() -> None:
     assert "better not so, apart serves" in deployment.reasons[1]
 
 
-def test_a_way_that_cannot_be_served_is_not_chosen_and_its_reason_given() -> None:
-    config, deployment = planned(*AUTO, "pools.0.attention.tensor_parallel=2")
-    assert roles_of(config) == TOGETHER
-    assert deployment.reasons[1].startswith("roles: no way apart: pools[0].attention")
-    config, deployment = planned(*AUTO, "pools.1.memory=105MiB")
+def test_a_way_without_room_is_not_chosen() -> None:
+    config, _ = planned(*AUTO, "pools.1.memory=105MiB")
     assert roles_of(config)[1] != "decode"
+
+
+def test_ranks_that_share_attention_share_what_crosses() -> None:
+    """But a latent, of which each that decodes needs a copy."""
+    alone = "1.28 MB, take 0.138 ms over gpu>npu"
+    assert alone in planned(*AUTO, "pools.0.attention.tensor_parallel=2")[1].reasons[0]
+    copies = "2.56 MB, take 0.266 ms over gpu>npu"
+    assert copies in planned(*AUTO, "pools.1.attention.tensor_parallel=2")[1].reasons[0]
+    both = ["pools.0.attention.tensor_parallel=2", "pools.1.attention.tensor_parallel=2"]
+    given = ("pools.0.role=prefill", "pools.1.role=decode", "pools.2.role=experts")
+    said = planned(*given, *both)[1].reasons[0]
+    assert "2.56 MB, take 0.138 ms over gpu>npu" in said
 
 
 def test_what_fits_in_no_way_is_said_as_without_roles() -> None:
@@ -170,6 +179,15 @@ def test_all_phases_are_somebodys_in_every_choice() -> None:
     assert role_choices(with_roles(config, given), hardware) == [APART]
     cpus = dict.fromkeys(hardware, hardware["host"])
     assert ("prefill", "prefill", "decode") in role_choices(config, cpus)
+
+
+def test_more_ways_than_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moe_serve.control.role_choices.MOST_WAYS", 2)
+    too_many = "2 pools can share the phases in 4 ways, 2 at most are compared"
+    with pytest.raises(ConfigError, match=rf"pools\[\.\.\]\.role: {too_many}; give some of them"):
+        planned(*AUTO)
+    given = planned("pools.0.role=both", "pools.1.role=both")[1]
+    assert given.reasons[1].startswith(f"roles: other ways are not compared: {too_many}")
 
 
 def test_check_says_what_roles_were_chosen_and_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,9 @@ def test_keys_and_values_take_their_link() -> None:
     fast = predicted(*APART).kv_link
     assert fast is not None and fast.name == "gpu>npu" and fast.channels == 2
     assert fast.seconds == pytest.approx(fast.num_bytes / 10e9 + 10e-6)
+    # 1000 tokens, 4 layers, 80 elements; and a scale for the latent and for the rotary key.
+    narrow = predicted(*APART, "links.0.wire=int8").kv_link
+    assert narrow is not None and narrow.num_bytes == 1000 * 4 * (80 + 2 * 4)
     slow = predicted(*APART, "links.0.bandwidth=1MB/s")
     assert slow.kv_link is not None
     assert slow.kv_link.left > 0.5 * slow.kv_link.seconds > 100 * fast.seconds

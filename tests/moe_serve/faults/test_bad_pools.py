@@ -14,6 +14,8 @@ from moe_placement.plan import LayerPlan, Plan, PoolPlan
 from moe_placement.plan_file import save
 from world_runs import MOE_LAYERS, NUM_EXPERTS, kill
 
+from moe_serve.control.host import host_memory
+
 LIMIT_SECONDS = 10.0
 EMULATED = {"device": "emulated", "memory": "1GiB", "threads": 1}
 HALVES = (tuple(range(NUM_EXPERTS // 2)), tuple(range(NUM_EXPERTS // 2, NUM_EXPERTS)))
@@ -133,6 +135,15 @@ def test_a_plan_file_that_does_not_suit(
 def test_two_mpiruns_without_room(start_world: StartWorld) -> None:
     for run in start_world([pool("a"), pool("b", memory="8MiB")]):
         assert refusal(run).startswith("plan needs ")
+
+
+@pytest.mark.slow
+def test_two_mpiruns_that_declare_more_than_their_host_has(start_world: StartWorld) -> None:
+    share = f"{int(0.6 * host_memory())}B"
+    for run in start_world([pool("a", memory=share), pool("b", memory=share)]):
+        line = refusal(run)
+        assert line.startswith("pools[..].memory: ")
+        assert "for the 2 ranks on host " in line and "(a 1 x " in line
 
 
 @pytest.mark.slow

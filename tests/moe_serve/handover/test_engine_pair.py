@@ -9,6 +9,7 @@ from kv_pair import LENGTHS, PREFILL, SAMPLINGS, Pair, pair, requests
 from moe_comm.kv.limits import KvLimits
 from quick import quick_among
 
+from moe_serve.config.tree import LinkConfig
 from moe_serve.types import Request
 
 FAMILIES = ["deepseek_v3", "qwen3_moe", "glm4_moe", "deepseek_v2"]
@@ -31,6 +32,15 @@ def test_the_same_tokens_as_alone(
     assert sent.num_generated_tokens == 0
     # All but the last token, once each.
     assert sent.kv_bytes_sent == sum(length - 1 for length in LENGTHS) * bytes_of(both)
+
+
+def test_a_link_says_in_which_type_keys_and_values_cross(checkpoint: Callable[..., Path]) -> None:
+    link = LinkConfig(between=("prefill", "decode"), bandwidth=1e9, wire="bfloat16")
+    (request,) = requests((40,))
+    with pair(checkpoint("qwen3_moe"), links=(link,)) as both:
+        both.run([request])
+        sent, got = both.prefill.stats(), both.decode.stats()
+        assert got.num_handovers == 1 and sent.kv_bytes_sent == 39 * bytes_of(both) / 2
 
 
 def bytes_of(both: Pair) -> int:

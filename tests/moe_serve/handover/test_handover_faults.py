@@ -1,6 +1,7 @@
 """What goes wrong between two engines costs time alone, or is seen in the tokens."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from engine_runs import engine
 from kv_pair import DECODE, LIMITS, PREFILL, Pair, pair, requests
 from moe_comm.kv.sending import Sending
 
-from moe_serve.errors import BringUpError
+from moe_serve.errors import BringUpError, OverloadedError
 from moe_serve.step.rank_kv import RankKv
 from moe_serve.types import Request
 
@@ -89,18 +90,38 @@ def test_a_prefill_rank_that_never_begins_is_given_up(latent: Pair, alone: Any) 
     # When it begins after all, nobody waits any more.
     latent.until_idle()
     latent.until(lambda: not latent.handover_of(PREFILL)._outgoing)
-    latent.until(lambda: not latent.handover_of(DECODE)._early)
+    latent.until(lambda: not latent.handover_of(DECODE)._incoming)
 
 
 def test_a_prefill_rank_that_refuses_is_not_waited_for(
-    checkpoint: Callable[..., Path], alone: Any
+    latent: Pair, alone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scheduler = latent.handover_of(PREFILL)._scheduler
+    take, places = scheduler.add, iter(range(1))
+
+    def add(request: Request) -> None:
+        if next(places, None) is None:
+            raise OverloadedError("one at a time")
+        take(request)
+
+    monkeypatch.setattr(scheduler, "add", add)
     asked = requests((50, 51, 52))
-    with pair(checkpoint("deepseek_v3")) as both:
-        both.prefill._scheduler._max_live = 1  # type: ignore[attr-defined]
-        assert both.run(asked) == alone("deepseek_v3", asked)
-        stats = both.decode.stats()
-        assert (stats.num_handovers, stats.num_handover_failures) == (1, 2)
+    assert latent.run(asked) == alone("deepseek_v3", asked)
+    stats = latent.decode.stats()
+    assert (stats.num_handovers, stats.num_handover_failures) == (1, 2)
+
+
+def test_a_refusal_that_comes_before_the_request_is_remembered(latent: Pair, alone: Any) -> None:
+    (request,) = requests((50,))
+    (asked,) = [replace(request, prompt_ids=request.prompt_ids[:-1], decode_rank=DECODE)]
+    latent.prefill.give_back(asked, "too busy")
+    incoming = latent.handover_of(DECODE)._incoming
+    latent.until(lambda: bool(incoming) and incoming[request.request_id].has_failed)
+    latent.events = {request.request_id: []}
+    latent.decode.add(replace(request, prefill_rank=PREFILL))
+    assert latent.decode.has_work and latent.decode.stats().num_handover_failures == 1
+    latent.until_all_ended()
+    assert latent.tokens() == alone("deepseek_v3", [request]) and not incoming
 
 
 @pytest.mark.parametrize("early", [True, False])

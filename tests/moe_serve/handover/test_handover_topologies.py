@@ -9,23 +9,36 @@ import httpx
 import pytest
 from engine_runs import prompts_of
 from live_server import LiveServer, live_server, server_config
+from quick import QUICK_FAMILIES, quick_among
 from transformers import PreTrainedTokenizerFast
 
 LENGTHS = (90, 33, 57, 140, 70, 64, 25, 100)
 NEW_TOKENS = 16
 
+# Role, ranks, and how many of them share one copy of attention.
 POOLS = {
-    "two and two": [("prefill", 2), ("decode", 2)],
-    "both and experts": [("both", 1), ("experts", 1), ("prefill", 1)],
+    "two and two": [("prefill", 2, 1), ("decode", 2, 1)],
+    "both and experts": [("both", 1, 1), ("experts", 1, 1), ("prefill", 1, 1)],
+    "sharing and sharing": [("prefill", 2, 2), ("decode", 2, 2)],
+    "sharing and two": [("prefill", 2, 2), ("decode", 2, 1)],
+    "two and sharing": [("prefill", 2, 1), ("both", 2, 2), ("experts", 1, 1)],
 }
+QUICK = [("sharing and sharing", "qwen3_moe")]
 
 
 def config(path: Path, topology: str) -> tuple[int, dict[str, Any]]:
     pools = [
-        {"name": role, "device": "cpu", "ranks": ranks, "threads": 1, "role": role}
-        for role, ranks in POOLS[topology]
+        {
+            "name": role,
+            "device": "cpu",
+            "ranks": ranks,
+            "threads": 1,
+            "role": role,
+            "attention": {"tensor_parallel": shards},
+        }
+        for role, ranks, shards in POOLS[topology]
     ]
-    num_ranks = sum(ranks for _, ranks in POOLS[topology])
+    num_ranks = sum(ranks for _, ranks, _ in POOLS[topology])
     limits = {"max_tokens_per_step": 32, "max_local_prefill": 20}
     return num_ranks, server_config(path, num_ranks, pools=pools, scheduler=limits)
 
@@ -45,9 +58,10 @@ def handovers(server: LiveServer) -> float:
     return sum(float(line.split()[-1]) for line in found)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("topology", POOLS)
-@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe"])
+@pytest.mark.parametrize(
+    ("topology", "family"),
+    quick_among([(name, family) for name in POOLS for family in QUICK_FAMILIES], QUICK),
+)
 def test_groups_of_several_ranks(
     topology: str,
     family: str,

@@ -1,5 +1,6 @@
 """The order of work in a mixture-of-experts layer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +38,8 @@ class Diary:
 class Shared:
     diary: Diary
 
-    def part(self, x_TD: torch.Tensor, context: Any) -> Any:
+    def part(self, x_TD: torch.Tensor, context: Any, between: Callable[[], None]) -> Any:
+        between()
         return self.diary.note("shared", x_TD * 100)
 
 
@@ -46,6 +48,9 @@ class _Pending:
     diary: Diary
     rows: torch.Tensor
     combine: bool = False
+
+    def poll(self) -> None:
+        self.diary.note("poll", None)
 
     def finish(self) -> Any:
         if self.combine:
@@ -70,6 +75,7 @@ def test_shared_experts_are_computed_while_tokens_travel() -> None:
     assert diary.calls == [
         "gate",
         "start 5",
+        "poll",
         "shared",
         "finish",
         "experts",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from held_bytes import held_bytes, tensors_in
+from moe_comm.shard import Shard
 from moe_kernels.cpu.int8 import has_vnni
 from moe_kernels.table import select_ops
 from moe_placement.equal_split import equal_split
@@ -14,7 +15,6 @@ from moe_placement.memory.rank_weights import rank_weights
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import PoolPlan
 
-from moe_serve.layers.latent_attention import LatentAttention
 from moe_serve.models.model import Model
 from moe_serve.models.registry import build_model
 from moe_serve.weights.checkpoint import Checkpoint
@@ -24,66 +24,75 @@ CPU = torch.device("cpu")
 # Whole vectors, and whole groups of experts.
 ROUND = {"hidden_size": 128, "intermediate_size": 128, "vocab_size": 384}
 LATENT = {
-    "moe_intermediate_size": 64,
+    "moe_intermediate_size": 128,
     "kv_lora_rank": 64,
     "qk_rope_head_dim": 64,
     "qk_nope_head_dim": 32,
     "v_head_dim": 32,
-    "q_lora_rank": 64,
     "n_routed_experts": 64,
 }
-CASES = [("deepseek_v3", ROUND | LATENT), ("llama", ROUND | {"tie_word_embeddings": True})]
-# The planner takes one scale for so many elements, whatever the row.
-CHANNEL = 4096
+CASES = [
+    ("deepseek_v3", ROUND | LATENT | {"q_lora_rank": 64}),
+    ("deepseek_v2", ROUND | LATENT),
+    (
+        "glm4_moe",
+        ROUND | {"moe_intermediate_size": 128, "n_routed_experts": 64, "use_qk_norm": False},
+    ),
+    ("llama", ROUND | {"tie_word_embeddings": True}),
+]
+BIASED = ("llama", ROUND | {"attention_bias": True, "mlp_bias": True})
+# Kernels have a number of their own each.
+ZEROS = 16
 
 
-def build_and_price(path: Path, weights: str, dtype: str) -> tuple[Model, int]:
+def build_and_price(path: Path, weights: str, dtype: str, degree: int = 1) -> tuple[Model, int]:
+    """The first of so many ranks that share attention, and have all experts each."""
     stored = Checkpoint.open(path)
     spec = ModelSpec.from_config(stored.config)
-    pool = PoolPlan("host", "cpu", (0,), "both", weights)
+    pool = PoolPlan("host", "cpu", tuple(range(degree)), "both", weights, degree)
     plan = equal_split("small", spec.num_experts, spec.moe_layers, (pool,))
     held = {layer: placed.slots[0] for layer, placed in plan.layers.items()}
     ops, numbers = select_ops("cpu", weights, dtype=dtype), getattr(torch, dtype)
-    model = build_model(stored.config, WeightLoader(stored, ops, CPU, numbers, held))
+    loader = WeightLoader(stored, ops, CPU, numbers, held, shard=Shard(0, degree))
+    model = build_model(stored.config, loader)
     return model, sum(rank_weights(spec, pool, plan.num_slots(0), numbers.itemsize).values())
 
 
-def absorbed_elements(model: Model) -> int:
-    """Of the matrices that are multiplied head by head, which stay as wide as activations."""
-    attentions = [layer.attention for layer in model.layers]
-    heads = [
-        tensor
-        for attention in attentions
-        if isinstance(attention, LatentAttention)
-        for tensor in tensors_in((attention.key_absorbed.packed, attention.value_absorbed.packed))
-    ]
-    return sum(tensor.numel() for tensor in heads)
-
-
-@pytest.mark.parametrize(("family", "changes"), CASES)
+@pytest.mark.parametrize(("family", "changes"), [*CASES, BIASED])
 def test_narrower_floats(
     family: str, changes: dict[str, Any], checkpoint: Callable[..., Path]
 ) -> None:
     model, priced = build_and_price(checkpoint(family, **changes), "bfloat16", "float32")
-    unpriced = absorbed_elements(model) * (4 - 2)
-    assert held_bytes(tensors_in(model)) == priced + unpriced
+    assert held_bytes(tensors_in(model)) == priced
 
 
 @pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("family", "changes"), CASES)
-def test_int8_but_for_the_scales(
+@pytest.mark.parametrize(("family", "changes"), [*CASES, BIASED])
+def test_int8(
     family: str, changes: dict[str, Any], dtype: str, checkpoint: Callable[..., Path]
 ) -> None:
-    """A row has a scale and four bytes of oneDNN's, a planned one a scale for 4096 elements; and
-    absorbed matrices are planned in int8."""
     model, priced = build_and_price(checkpoint(family, **changes), "int8", dtype)
-    tensors = list(tensors_in(model))
-    packed = [tensor for tensor in tensors if tensor.dtype == torch.int8]
-    num_rows = sum((torch.ops.mkldnn._nbytes(one) - one.numel()) // 4 for one in packed)
-    num_elements = sum(one.numel() for one in packed)
-    num_absorbed = absorbed_elements(model)
-    unpriced = 8 * num_rows + num_absorbed * (getattr(torch, dtype).itemsize - 1)
-    assert num_rows > 500
-    planned_scales = 4 * (num_elements + num_absorbed) / CHANNEL
-    assert held_bytes(tensors) - unpriced == pytest.approx(priced - planned_scales, abs=40)
+    assert held_bytes(tensors_in(model)) == pytest.approx(priced, abs=ZEROS)
+
+
+@pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI")
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_int8_of_ranks_that_share_attention(
+    family: str, changes: dict[str, Any], checkpoint: Callable[..., Path]
+) -> None:
+    model, priced = build_and_price(checkpoint(family, **changes), "int8", "bfloat16", 2)
+    assert held_bytes(tensors_in(model)) == pytest.approx(priced, abs=ZEROS)
+
+
+def test_int8_that_is_multiplied_out(checkpoint: Callable[..., Path]) -> None:
+    """As on devices without kernels of their own: no layout adds anything."""
+    family, changes = CASES[0]
+    stored = Checkpoint.open(checkpoint(family, **changes))
+    spec = ModelSpec.from_config(stored.config)
+    held = {layer: range(spec.num_experts) for layer in spec.moe_layers}
+    ops = select_ops("cuda", "int8", dtype="bfloat16")
+    model = build_model(stored.config, WeightLoader(stored, ops, CPU, torch.bfloat16, held))
+    pool = PoolPlan("gpu", "cuda", (0,), "both", "int8")
+    slots = len(spec.moe_layers) * spec.num_experts
+    assert held_bytes(tensors_in(model)) == sum(rank_weights(spec, pool, slots, 2).values())

@@ -129,6 +129,9 @@ class LossyDispatch:
         self.owner = owner
         self.inner = inner
 
+    def poll(self) -> None:
+        self.inner.poll()
+
     def finish(self) -> tuple[ExpertRows, Handle]:
         rows, handle = self.inner.finish()
         if rows.rows_RD.shape[0] and self.owner.strikes("lost_row"):

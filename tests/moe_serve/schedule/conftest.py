@@ -87,14 +87,19 @@ class World:
         assert event is not None and event.finish_reason == "abort", "no abort event"
         self.receive(event)
 
-    def begin_step(self) -> Batch:
+    def begin_step(self, max_tokens: int | None = None) -> Batch:
         had_work = self.scheduler.has_work
         oldest = next(iter(self.scheduler._running.values()), None)
-        self.batch = self.scheduler.schedule()
+        self.batch = self.scheduler.schedule(max_tokens)
         assert oldest is None or oldest.phase is not Phase.WAITING, "the oldest was preempted"
         assert self.batch.chunks or not had_work or self.expects_nothing, "no progress"
-        self.check_batch()
+        self.check_batch(max_tokens or self.limits["max_tokens_per_step"])
         return self.batch
+
+    def cancel_step(self) -> None:
+        """Something kept it from being computed."""
+        self.scheduler.cancel()
+        self.batch = Batch()
 
     def end_step(self) -> list[TokenEvent]:
         for chunk in self.batch.chunks:
@@ -157,9 +162,10 @@ class World:
         ends = answer == expected
         assert event.finish_reason in ((reason,) if ends else (None, "abort")), "ended amiss"
 
-    def check_batch(self) -> None:
+    def check_batch(self, max_tokens: int) -> None:
         batch = self.batch
-        assert batch.num_tokens <= self.limits["max_tokens_per_step"], "beyond the budget"
+        max_tokens = min(max_tokens, self.limits["max_tokens_per_step"])
+        assert batch.num_tokens <= max_tokens, "beyond the budget"
         assert self.scheduler.num_running <= self.limits["max_sequences"], "too many sequences"
         assert len({chunk.request_id for chunk in batch.chunks}) == len(batch.chunks)
         written: Counter[tuple[int, int]] = Counter()
@@ -183,11 +189,13 @@ class World:
     def check_pages(self) -> None:
         cache, running = self.scheduler._cache, list(self.scheduler._running.values())
         held = Counter(page_id for sequence in running for page_id in sequence.page_ids)
-        in_tree, free = cache.tree.page_ids, set(cache.pool._free)
+        in_tree = cache.tree.page_ids
+        unused = Counter(cache.pool._free + cache.pool._absent)
         cached = in_tree - held.keys()
         self.check_sharing(running)
-        assert len(held) + len(cached) + len(free) == self.limits["num_pages"], "a page is lost"
-        assert free.isdisjoint(held) and free.isdisjoint(cached), "a free page is in use"
+        assert len(held) + len(cached) + len(unused) == self.limits["num_pages"], "a page is lost"
+        assert unused.keys().isdisjoint(held.keys() | cached), "a free page is in use"
+        assert max(unused.values(), default=1) == 1, "a page is free twice"
         assert self.scheduler.num_pages_used == len(held), "the gauge of used pages is wrong"
         assert self.scheduler.num_pages_cached == len(cached), "the gauge of cached pages is wrong"
         for page_id in range(self.limits["num_pages"]):
@@ -224,7 +232,7 @@ class World:
         cache = self.scheduler._cache
         while cache.tree.evict():
             pass
-        assert cache.pool.num_free == self.limits["num_pages"], "pages are not given back"
+        assert cache.pool.num_free == cache.budget.num_held, "pages are not given back"
 
 
 @pytest.fixture

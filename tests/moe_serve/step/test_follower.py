@@ -8,6 +8,7 @@ from moe_devices.pacer import RealTime
 
 from moe_serve.errors import RequestError
 from moe_serve.step.follower import Follower
+from moe_serve.step.handover import HandoverPart
 from moe_serve.step.runner import Runner
 from moe_serve.step.share import share_batch
 from moe_serve.step.timing import TimedDispatcher, Timer
@@ -36,7 +37,7 @@ class EmptyRunner:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
 
-    def run(self, batch: Batch) -> torch.Tensor:
+    def run(self, batch: Batch, handover: HandoverPart) -> torch.Tensor:
         self.batches.append(batch)
         return torch.empty(0, 4)
 
@@ -49,17 +50,17 @@ class Counting:
         return {}
 
 
-def test_members_take_the_leaders_batch() -> None:
+def test_members_take_the_leaders_batch_and_all_letters() -> None:
     leader = Group(0, 2)
-    assert share_batch(cast(Any, leader), BATCH) == BATCH
+    assert share_batch(cast(Any, leader), BATCH, b"do") == (BATCH, [b"do", b""])
     member = Group(1, 2, leader.told[0])
-    assert share_batch(cast(Any, member), Batch()) == BATCH
-    assert member.told == [b""]
+    assert share_batch(cast(Any, member), Batch(), b"done") == (BATCH, [b"do", b""])
+    assert member.told == [b"done"]
 
 
 def test_a_rank_alone_shares_with_nobody() -> None:
     alone = Group(0, 1)
-    assert share_batch(cast(Any, alone), BATCH) is BATCH
+    assert share_batch(cast(Any, alone), BATCH) == (BATCH, [b""])
     assert alone.told == []
 
 

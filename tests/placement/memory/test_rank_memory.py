@@ -136,7 +136,7 @@ def test_replicas_and_uneven_counts_are_paid_for() -> None:
 
 @pytest.mark.parametrize(
     ("weight_format", "attention_format"),
-    [("fp8", "fp8"), ("int8", "int8"), ("int4", "bfloat16"), ("mxfp4", "bfloat16")],
+    [("fp8", "fp8"), ("int4", "bfloat16"), ("mxfp4", "bfloat16")],
 )
 def test_narrow_formats_hold_matrices_with_their_scales(
     weight_format: str, attention_format: str
@@ -146,9 +146,30 @@ def test_narrow_formats_hold_matrices_with_their_scales(
     for part in ("attention", "dense_mlp", "shared_experts"):
         elements = getattr(wide, part) // 2
         assert getattr(narrow, part) == format_bytes_of(elements, attention_format)
-    assert narrow.experts == format_bytes_of(wide.experts // 2, weight_format) < wide.experts
+    assert narrow.experts == pytest.approx(format_bytes_of(wide.experts // 2, weight_format), abs=8)
+    assert narrow.experts < wide.experts
     assert narrow.embedding_and_head == wide.embedding_and_head
     assert narrow.gates_and_norms == wide.gates_and_norms
+
+
+@pytest.mark.parametrize(("device", "row_bytes"), [("cuda", 4), ("cpu", 8)])
+def test_int8_has_a_scale_for_each_row_and_leaves_absorbed_matrices_wide(
+    device: str, row_bytes: int
+) -> None:
+    plain = replace(PLAN, pools=(replace(POOLS[0], device=device), POOLS[1]))
+    pools = (replace(plain.pools[0], weight_format="int8"), POOLS[1])
+    wide, narrow = price(plain), price(replace(plain, pools=pools))
+    # Two MoE layers with a shared expert, gate, up and down; three experts on the rank in each.
+    rows = 2 * 48 + 64
+    assert narrow.shared_experts == wide.shared_experts // 2 + 2 * rows * row_bytes
+    assert narrow.experts == wide.experts // 2 + 2 * 3 * rows * row_bytes
+    assert narrow.dense_mlp == wide.dense_mlp // 2 + (2 * 96 + 64) * row_bytes
+    # A latent of 32 to and from four heads of 16 and 16; to the latents, to queries, and back.
+    absorbed = 3 * 32 * 4 * (16 + 16)
+    rows = 3 * ((24 + 32 + 8) + 4 * (16 + 8) + 64)
+    expected = wide.attention // 2 - absorbed + 2 * absorbed + rows * row_bytes
+    assert narrow.attention == expected
+    assert narrow.embedding_and_head == wide.embedding_and_head
 
 
 def test_tensor_parallel_ranks_share_attention_and_vocabulary() -> None:

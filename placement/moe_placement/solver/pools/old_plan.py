@@ -5,6 +5,7 @@ Shapes: M MoE layers, S slots of one layer on a worker's ranks.
 
 import numpy as np
 
+from moe_placement.memory.rank_weights import expert_bytes
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import Plan
 from moe_placement.plan_diff import diff
@@ -33,6 +34,8 @@ def old_placement(old: Plan, ranks: tuple[int, ...]) -> ExpertPlacement | None:
 def loaded_bytes(spec: ModelSpec, old: Plan, new: Plan) -> int:
     """Bytes of experts that ranks must load to get from one plan to the other."""
     bytes_of_rank = {
-        rank: spec.expert_bytes(pool.weight_format) for pool in new.pools for rank in pool.ranks
+        rank: expert_bytes(spec, pool.weight_format, pool.device)
+        for pool in new.pools
+        for rank in pool.ranks
     }
     return sum(bytes_of_rank[move.rank] for move in diff(old, new) if move.kind == "add")

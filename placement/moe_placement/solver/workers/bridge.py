@@ -67,11 +67,11 @@ class Bridge:
         away_PP = 1 - np.eye(len(tokens_P))
         rows_LPP = tokens_P[:, None] * crossing_LP[:, None, :] * away_PP
         out_LPP = rows_LPP * self.seconds_per_byte_PP
-        sent = out_LPP.sum(2) * self.outward_bytes + out_LPP.sum(1) * self.return_bytes
-        taken = out_LPP.sum(1) * self.outward_bytes + out_LPP.sum(2) * self.return_bytes
-        link_LP = np.maximum(sent, taken) / self.devices_P
+        both_ways = self.outward_bytes + self.return_bytes
+        # A link carries both directions at once, but nothing returns before all have crossed.
+        link_LP = np.maximum(out_LPP.sum(2), out_LPP.sum(1)) * both_ways / self.devices_P
         inside_LP = rows_LPP.sum(1) * self._forwarded(mass_LP, crossing_LP)
-        inside_LP *= (self.outward_bytes + self.return_bytes) / (self.devices_P * self.inner_P)
+        inside_LP *= both_ways / (self.devices_P * self.inner_P)
         seconds_L: Floats = (link_LP + inside_LP).max(1) + 2 * self.latency
         return seconds_L
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from moe_placement.hardware.cluster import ClusterSpec, NodeGroup
 from moe_placement.memory.rank_memory import RankMemory, rank_memory
+from moe_placement.memory.rank_weights import expert_bytes
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import LayerPlan, Plan, PoolPlan
 from moe_placement.serving.workload import Workload
@@ -68,7 +69,7 @@ def find_room(
     slots = _slots(spec, cluster, kind, constraints, copies)
     missing = copies * spec.num_experts - _held(slots, kind)
     if missing > 0:
-        one_slot = min(spec.expert_bytes(part.weight_format) for part in kind.parts)
+        one_slot = min(_expert_bytes(spec, cluster, part) for part in kind.parts)
         return Room(slots, (0,) * len(slots), missing * len(spec.moe_layers) * one_slot)
     return room_for_slots(spec, cluster, kind, slots, workload, constraints)
 
@@ -132,7 +133,7 @@ def _fitted(
         memory = price_rank(spec, plan, first, cluster.groups[part.group], constraints)
         left = memory.budget - memory.other_weights - memory.working_space
         share = 1.0 if part.experts_only else 1 - kind.cache_share
-        one_slot = len(spec.moe_layers) * spec.expert_bytes(part.weight_format)
+        one_slot = len(spec.moe_layers) * _expert_bytes(spec, cluster, part)
         fitted.append(min(spec.num_experts, max(0, int(left * share) // one_slot)))
         first += part.num_devices
     return tuple(fitted)
@@ -153,6 +154,10 @@ def holds_pairs(
         domain = (part.num_devices - rest) // max(full, 1)
         held += full * min(domain * n, spec.num_experts) + min(rest * n, spec.num_experts)
     return held >= 2 * spec.num_experts
+
+
+def _expert_bytes(spec: ModelSpec, cluster: ClusterSpec, part: Part) -> int:
+    return expert_bytes(spec, part.weight_format, cluster.groups[part.group].device.kind)
 
 
 def _held(slots: tuple[int, ...], kind: WorkerKind) -> int:

@@ -208,3 +208,24 @@ def small_model(plain_path: Path) -> Callable[..., object]:
 
 def served(name: str, path: Path) -> ServedModel:
     return ServedModel(name, str(path), CONTEXT, 448, (END,))
+
+
+@pytest.fixture(scope="module")
+def encoder_server(
+    tmp_path_factory: pytest.TempPathFactory, plain_path: Path
+) -> Iterator[tuple[Server, dict[str, Path]]]:
+    """Models `embedder`, `typed` (a reranker) and `plain`, which generates; their directories."""
+    from encoder_checkpoints import make_encoder_checkpoint
+    from encoder_client import EncoderClient
+    from encoder_runs import load
+
+    head = "ForSequenceClassification"
+    paths = {
+        "embedder": make_encoder_checkpoint(tmp_path_factory.mktemp("embedder")),
+        "reranker": make_encoder_checkpoint(tmp_path_factory.mktemp("reranker"), "Bert", head),
+    }
+    engines, models = zip(*(load(path, max_live=140) for path in paths.values()), strict=True)
+    named = [replace(model, name=name) for name, model in zip(paths, models, strict=True)]
+    client = EncoderClient(engines)
+    with serving(client, [*named, served("plain", plain_path)]) as server:
+        yield server, paths

@@ -92,10 +92,15 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         world.abort(random.choice([name for name in world.requests if world.is_live(name)]))
 
-    @rule()
+    @rule(max_tokens=st.sampled_from([None, None, 1, 2, 5]))
     @precondition(lambda self: not self.world.batch.chunks)
-    def begin_step(self) -> None:
-        self.world.begin_step()
+    def begin_step(self, max_tokens: int | None) -> None:
+        self.world.begin_step(max_tokens)
+
+    @rule()
+    @precondition(lambda self: self.world.batch.chunks)
+    def cancel_step(self) -> None:
+        self.world.cancel_step()
 
     @rule()
     @precondition(lambda self: self.world.batch.chunks)

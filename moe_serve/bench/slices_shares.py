@@ -1,0 +1,162 @@
+"""Shares that saturated tenants ask for and get, on one rank and on two, and what that costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moe_serve.bench.slices_figures import ShareError, Timeline
+from moe_serve.bench.slices_job import RankLog, Run, Stream
+from moe_serve.bench.slices_models import BenchModel, config_of, write_models
+from moe_serve.bench.slices_ranks import serving
+from moe_serve.bench.slices_table import Row, Rows, target
+
+_LAYERS = {"dense": 2, "moe": 2, "dense-large": 4, "dense-other": 2}
+_MEMORY_MB = 128
+_WINDOW, _SHORT_WINDOW = 1.0, 0.2
+# Points of percent, by window.
+_MOST_ERROR = {_WINDOW: 0.5, _SHORT_WINDOW: 2.0}
+_MOST_OVERHEAD = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Saturated tenants.
+
+    Attributes:
+        percents: asked, by tenant.
+        ranks: that each tenant is on.
+    """
+
+    name: str
+    percents: Mapping[int, float]
+    models: Sequence[BenchModel]
+    ranks: int = 1
+    mode: str = "share"
+
+    def run(self, seconds: float) -> Run:
+        streams = [
+            Stream(
+                tenant=tenant,
+                rank=self.models[tenant].rank,
+                prompt_tokens=32,
+                output_tokens=128,
+                num_sequences=2,
+            )
+            for tenant in self.percents
+        ]
+        return Run(
+            percents=dict(self.percents),
+            hard=tuple(self.percents) if self.mode == "hard" else (),
+            seconds=seconds,
+            streams=tuple(streams),
+        )
+
+    def share_rows(self, logs: Sequence[RankLog]) -> Rows:
+        return [
+            self._share_row(Timeline.of(log), rank, tenant)
+            for rank, log in enumerate(logs)
+            for tenant in self.percents
+            if self.models[tenant].rank in (-1, rank)
+        ]
+
+    def _share_row(self, timeline: Timeline, rank: int, tenant: int) -> Row:
+        asked = self.percents[tenant]
+        row: Row = {
+            "of": "achieved shares of saturated tenants, in percent of device time",
+            "ranks": self.ranks,
+            "mode": self.mode,
+            "shares": self.name,
+            "rank": rank,
+            "model": self.models[tenant].name,
+            "asked": asked,
+            "achieved": timeline.percent(tenant),
+            "of steps alone": timeline.step_percent(tenant),
+        }
+        for seconds in (_WINDOW, _SHORT_WINDOW):
+            error = ShareError.of(timeline.window_percents(tenant, seconds), asked)
+            row |= {f"mean error {seconds:g} s": error.mean}
+            row |= {f"largest error {seconds:g} s": error.largest}
+        return row
+
+    def cost_rows(self, logs: Sequence[RankLog]) -> Rows:
+        return [self._cost_row(rank, log) for rank, log in enumerate(logs)]
+
+    def _cost_row(self, rank: int, log: RankLog) -> Row:
+        seconds_S = np.asarray(log.step_ends) - np.asarray(log.step_begins)
+        percent = 100 / seconds_S.sum()
+        return {
+            "of": "what turns cost, in percent of the time in steps",
+            "ranks": self.ranks,
+            "mode": self.mode,
+            "shares": self.name,
+            "rank": rank,
+            "steps": len(seconds_S),
+            "step ms": 1e3 * float(np.median(seconds_S)),
+            "longest step ms": 1e3 * float(seconds_S.max()),
+            "taking turns": log.turns_seconds * percent,
+            "step header": log.header_seconds * percent,
+        }
+
+
+def shares(folder: Path, seconds: float) -> Rows:
+    """A row for each case, rank and tenant; then what turns cost; then the targets."""
+    paths = write_models(folder, _LAYERS)
+    found = [
+        (case, logs)
+        for ranks, cases in ((1, _one_rank(paths)), (2, _two_ranks(paths)))
+        for case, logs in _measure(cases, folder / f"ranks-{ranks}", seconds)
+    ]
+    rows = [row for case, logs in found for row in case.share_rows(logs)]
+    costs = [row for case, logs in found for row in case.cost_rows(logs)]
+    return [*rows, *costs, *_targets(rows, costs)]
+
+
+def _measure(
+    cases: Sequence[_Case], folder: Path, seconds: float
+) -> list[tuple[_Case, list[RankLog]]]:
+    """All cases have the same models and ranks."""
+    models, num_ranks = cases[0].models, cases[0].ranks
+    with serving(config_of(models, num_ranks=num_ranks), folder, num_ranks) as ranks:
+        return [(case, ranks.run(case.run(seconds))) for case in cases]
+
+
+def _one_rank(paths: Mapping[str, Path]) -> list[_Case]:
+    models = [_model(name, path, 25) for name, path in paths.items()]
+    asked = ((1, 4, 25, 70), (30, 70), (10, 90))
+    return [
+        _Case("/".join(map(str, each)), dict(enumerate(each)), models, mode=mode)
+        for each in asked
+        for mode in ("share", "hard")
+    ]
+
+
+def _two_ranks(paths: Mapping[str, Path]) -> list[_Case]:
+    """Four models on both ranks, and one more on each."""
+    spread = [_model(name, path, 10) for name, path in paths.items()]
+    alone = [
+        _model(f"{name}, rank {rank}", paths[name], 60, rank)
+        for rank, name in enumerate(("dense", "dense-large"))
+    ]
+    models = [*spread, *alone]
+    return [
+        _Case("1/4/25/70", dict(enumerate((1, 4, 25, 70))), models, ranks=2),
+        _Case("30 both, 70 one", {1: 30, 4: 70, 5: 70}, models, ranks=2),
+    ]
+
+
+def _model(name: str, path: Path, percent: int, rank: int = -1) -> BenchModel:
+    return BenchModel(name=name, path=path, percent=percent, memory_mb=_MEMORY_MB, rank=rank)
+
+
+def _targets(rows: Sequence[Row], costs: Sequence[Row]) -> Rows:
+    found = []
+    for ranks in (1, 2):
+        for seconds, limit in _MOST_ERROR.items():
+            errors = [row[f"largest error {seconds:g} s"] for row in rows if row["ranks"] == ranks]
+            figure = f"largest error of a share on {ranks} rank{'s' * (ranks > 1)}, points"
+            found.append(target(figure, f"{seconds:g} s", max(errors), limit))
+    overhead = max(row["taking turns"] for row in costs)
+    found.append(target("taking turns, percent of steps", "a run", overhead, _MOST_OVERHEAD))
+    return found

@@ -1,0 +1,123 @@
+"""One rank of the slices benchmark: hosts the models of a config, and serves them in runs.
+
+`python -m moe_serve.bench.slices_worker FOLDER` under mpirun; FOLDER has config.yaml. Rank 0 reads
+runs from its standard input, a line of JSON each, and answers each by a line that names the file
+with the ranks' logs.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import psutil
+from moe_placement.plan import Plan
+
+from moe_serve.bench.slices_job import READY, RankLog, Run
+from moe_serve.bench.slices_line import Line
+from moe_serve.bench.slices_memory_watch import MemoryWatch
+from moe_serve.bench.slices_recorded import RecordedTenants, TenantsInTurn, recorded
+from moe_serve.bring_up import Meeting, meet
+from moe_serve.config.load import load_config
+from moe_serve.control.deployment import pool_plans
+from moe_serve.control.world import die_with_parent, launched_world
+from moe_serve.hosting import Host, host_models
+from moe_serve.step.changes import no_changes
+from moe_serve.step.expert_load import ExpertCounter
+from moe_serve.step.expert_moves import ExpertMover
+from moe_serve.step.worker import Worker
+
+
+class Serving:
+    """The hosted models of one rank, served by one worker after the other."""
+
+    def __init__(self, host: Host, meeting: Meeting, base: int) -> None:
+        self._host = host
+        self._rank = meeting.launch.rank
+        self._base = base
+        everyone = (tuple(range(meeting.launch.size)),)
+        self._exchange = host.main.exchange if host.main else meeting.open_exchange(everyone)
+        self._vocab_sizes = {
+            tenant.number: served.vocab_size
+            for tenant, served in zip(host.tenants, host.served, strict=True)
+        }
+
+    def run(self, run: Run) -> RankLog:
+        log = RankLog(base=self._base)
+        tenants = self._tenants(run, log)
+        before = self._num_preemptions()
+        line = Line(run, self._rank, self._vocab_sizes, log)
+        load, mover = self._experts()
+        Worker(
+            self._rank,
+            tenants,
+            no_changes(self._rank, tenants),
+            self._exchange,
+            line,
+            lambda: None,
+            load,
+            mover,
+        ).run()
+        tenants.abort_all()
+        log.num_preemptions = {
+            number: count - before[number] for number, count in self._num_preemptions().items()
+        }
+        return log
+
+    def _tenants(self, run: Run, log: RankLog) -> RecordedTenants:
+        kind = TenantsInTurn if run.in_turn else RecordedTenants
+        look = MemoryWatch(self._host.tenants, log).look if run.watches_memory else None
+        opened = [
+            recorded(replace(tenant, share=percent / 100, is_hard=number in run.hard), log, look)
+            for number, percent in run.percents.items()
+            if (tenant := self._host.tenants[number])
+        ]
+        return kind(self._rank, self._host.config.scheduler.max_step, opened, log)
+
+    def _experts(self) -> tuple[ExpertCounter, ExpertMover]:
+        """Of the first model on all ranks; nothing moves here."""
+        if self._host.main is not None:
+            return self._host.main.loaded.load, self._host.main.loaded.mover
+        plan = Plan("", 0, pool_plans(self._host.config), {})
+        return ExpertCounter((), 0), ExpertMover.of_no_experts(self._rank, plan)
+
+    def _num_preemptions(self) -> dict[int, int]:
+        return {
+            tenant.number: tenant.engine.stats().num_preemptions
+            for tenant in self._host.tenants
+            if tenant.engine is not None
+        }
+
+
+def main() -> None:
+    die_with_parent()
+    folder = Path(sys.argv[1])
+    config = load_config(folder / "config.yaml")
+    meeting = meet(config, launched_world())
+    base = psutil.Process().memory_info().rss
+    serving = Serving(host_models(config, meeting), meeting, base)
+    if meeting.launch.rank == 0:
+        print(READY, flush=True)
+    for number, run in enumerate(_runs(meeting)):
+        mine = msgspec.msgpack.encode(serving.run(run))
+        logs = meeting.exchange.allgather_bytes(mine)
+        if meeting.launch.rank == 0:
+            file = folder / f"run-{number}.msgpack"
+            file.write_bytes(msgspec.msgpack.encode([msgspec.Raw(log) for log in logs]))
+            print(file, flush=True)
+    meeting.close()
+
+
+def _runs(meeting: Meeting) -> Iterator[Run]:
+    """Until rank 0's standard input ends."""
+    while True:
+        line = sys.stdin.buffer.readline() if meeting.launch.rank == 0 else b""
+        line = meeting.exchange.allgather_bytes(line)[0]
+        if not line:
+            return
+        yield msgspec.json.decode(line, type=Run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Brings single models up on one rank within their slices, at the start and while it serves."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from moe_devices.partition import Partition
+
+from moe_serve.build import OpenRank, Rank, build_model, load_model
+from moe_serve.config.tree import Config
+from moe_serve.control.model_json import read_model_json
+from moe_serve.control.slices import SlicePlan
+from moe_serve.control.task import task_of
+from moe_serve.control.tenant_view import plan_tenant
+from moe_serve.control.together import together
+from moe_serve.encoders.load import load_encoder
+from moe_serve.encoders.memory import encoder_bytes
+from moe_serve.errors import UnsupportedError
+from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange
+from moe_serve.schedule.ledger import MemoryLedger
+from moe_serve.step.changes import Loaded
+from moe_serve.step.lane import Lane
+from moe_serve.step.rank_engine import RankEngine
+from moe_serve.step.tenants import Tenant
+from moe_serve.tenancy import WEIGHTS, WORKING_SPACE, Tenancy
+from moe_serve.types import ServedModel, Task
+
+
+@dataclass(frozen=True, slots=True)
+class HostedTenant:
+    """Attributes:
+    served: None where the model is on other ranks.
+    rank: of a model that is on all of them and generates text.
+    """
+
+    tenant: Tenant
+    served: ServedModel | None
+    rank: Rank | None = None
+
+    @property
+    def is_on_all_ranks(self) -> bool:
+        return self.rank is not None and self.tenant.rank == ALL_RANKS
+
+
+class TenantLoader:
+    """Brings models up on this rank, at the start and while it serves.
+
+    Args:
+        config: not resolved.
+
+    Raises:
+        DeviceError: the device cannot give a model processors of its own as asked.
+    """
+
+    def __init__(self, config: Config, opened: OpenRank, slices: SlicePlan) -> None:
+        self._config = config
+        self._opened = opened
+        self._ledger = MemoryLedger(slices.budgets[opened.rank])
+        self._threads = torch.get_num_threads()
+        self._partitions = _partitions(opened, slices)
+        # What tenants lend one another they hold within their slices.
+        self._lendable = sum(each.memory for each in slices.on(opened.rank))
+
+    def use_device(self) -> AbstractContextManager[None]:
+        """Where this rank's serving loop computes: beside those with processors of their own."""
+        rest = self._partitions.get(None)
+        return nullcontext() if rest is None else rest.use()
+
+    def bring_up(self, placed: PlacedTenant, task: Task) -> HostedTenant:
+        """At the start; every rank calls it for every tenant.
+
+        Raises:
+            BringUpError: what keeps any rank from it; the same on every rank.
+        """
+        exchange = self._opened.meeting.exchange
+        if placed.rank != ALL_RANKS or task != "generate":
+            return together(exchange, lambda: self._bring_up_here(placed, task))
+        plan = partial(plan_tenant, self._config, placed, self._threads)
+        view, _ = together(exchange, plan)
+        model_json = read_model_json(view.models[0])
+        memories = [placed.memory] * view.num_ranks
+        rank = build_model(view, model_json, self._opened, memories, self._tenancy(placed))
+        return HostedTenant(self._tenant(placed, rank.engine), rank.served, rank)
+
+    def load(self, change: TenantChange) -> Loaded:
+        """A further model, in a thread beside the serving loop.
+
+        Raises:
+            MoeServeError: what keeps this rank from it.
+        """
+        # The steps of the others need the cores.
+        torch.set_num_threads(1)
+        placed = change.placed
+        try:
+            found = self._bring_up_here(placed, task_of(read_model_json(placed.model)))
+        except BaseException:
+            self._ledger.close(placed.number)
+            raise
+        assert found.served is not None
+        return found.tenant, found.served
+
+    def _bring_up_here(self, placed: PlacedTenant, task: Task) -> HostedTenant:
+        """What of it is this rank's; no rank waits for another."""
+        if placed.rank not in (ALL_RANKS, self._opened.rank):
+            return HostedTenant(self._tenant(placed, None), None)
+        if task != "generate":
+            engine, served = self._load_encoder(placed)
+            return HostedTenant(self._tenant(placed, engine), served)
+        view, deployment = plan_tenant(self._config, placed, self._threads)
+        rank = load_model(view, deployment, self._opened, self._tenancy(placed))
+        return HostedTenant(self._tenant(placed, rank.engine), rank.served)
+
+    def _load_encoder(self, placed: PlacedTenant) -> tuple[RankEngine, ServedModel]:
+        model, scheduler = placed.model, self._config.scheduler
+        budget = scheduler.max_tokens_per_step
+        path, longest = Path(model.path), model.max_context
+        weights, working_space = encoder_bytes(path, model.dtype, budget, longest)
+        self._ledger.book(placed.number, WEIGHTS, weights)
+        self._ledger.book(placed.number, WORKING_SPACE, working_space)
+        return load_encoder(
+            model.path,
+            model.name,
+            model.dtype,
+            self._opened.device.torch_device,
+            budget,
+            scheduler.max_live,
+            plan_rank=self._opened.rank,
+            max_context=model.max_context,
+        )
+
+    def _tenancy(self, placed: PlacedTenant) -> Tenancy:
+        # Pages are lent between steps of one thread.
+        lends = self._opened.device.lends_memory and _takes_turns(placed)
+        lendable = self._lendable if lends else 0
+        return Tenancy(placed.number, self._ledger, lendable, placed.is_hard)
+
+    def _tenant(self, placed: PlacedTenant, engine: RankEngine | None) -> Tenant:
+        ledger, number, lane = self._ledger, placed.number, None
+        if engine is not None and not _takes_turns(placed):
+            lane = self._lane(placed, engine)
+            engine = None
+        return Tenant(
+            number=number,
+            name=placed.model.name,
+            rank=placed.rank,
+            share=placed.share,
+            is_hard=placed.is_hard,
+            engine=engine,
+            lane=lane,
+            memory=lambda: ledger.entries(number),
+            resize=lambda num_bytes: ledger.resize(number, num_bytes),
+            close=lambda: ledger.close(number),
+            takes_turns=_takes_turns(placed),
+        )
+
+    def _lane(self, placed: PlacedTenant, engine: RankEngine) -> Lane:
+        if placed.number not in self._partitions:
+            raise UnsupportedError(
+                f"model {placed.model.name}: a device's processors are divided when the server "
+                "starts; name the model in the config, or use isolate: time"
+            )
+        return Lane(engine, self._partitions[placed.number], placed.model.name)
+
+
+def _takes_turns(placed: PlacedTenant) -> bool:
+    return placed.model.slice.isolate == "time"
+
+
+def _partitions(opened: OpenRank, slices: SlicePlan) -> dict[int | None, Partition]:
+    """By tenant with processors of its own; under None what is left for all others."""
+    own = [each for each in slices.on(opened.rank) if not _takes_turns(each)]
+    if not own:
+        return {}
+    percents = [round(100 * each.share) for each in own]
+    parts = opened.device.partition([*percents, 100 - sum(percents)])
+    return dict(zip([*(each.number for each in own), None], parts, strict=True))

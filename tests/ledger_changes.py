@@ -1,0 +1,72 @@
+"""Tenants of one ledger whose promises change while they run."""
+
+from random import Random
+
+import pytest
+from hypothesis.stateful import precondition, rule
+from ledger_machine import RANDOM, WEIGHTS, Machine
+from ledger_tenant import Tenant
+
+from moe_serve.errors import LedgerError
+
+
+class ChangingMachine(Machine):
+    """Books, resizes, and changes the total as well."""
+
+    @rule(random=RANDOM)
+    @precondition(lambda self: self.tenants)
+    def book(self, random: Random) -> None:
+        tenant, num_bytes = random.choice(self.tenants), random.randint(0, 20)
+        if num_bytes - tenant.booked > self.left:
+            with pytest.raises(LedgerError, match=f"{WEIGHTS} of a model"):
+                self.ledger.book(tenant.number, WEIGHTS, num_bytes)
+            return
+        self.ledger.book(tenant.number, WEIGHTS, num_bytes)
+        tenant.booked, self.is_settled = num_bytes, False
+
+    @rule(random=RANDOM)
+    @precondition(lambda self: self.tenants and self.active is None)
+    def resize(self, random: Random) -> None:
+        tenant = random.choice(self.tenants)
+        budget, is_bytes = tenant.budget, random.random() < 0.5
+        guaranteed = max(0, budget.guaranteed + random.randint(-6, 6))
+        limit = guaranteed + random.choice([0, 0, 3, 9])
+        if is_bytes:
+            is_hard = budget.limit == budget.guaranteed
+            limit = guaranteed if is_hard else max(guaranteed, budget.limit)
+        is_refused = self.is_harmful(tenant, guaranteed, limit)
+        before = (budget.guaranteed, budget.limit, budget.num_held)
+        try:
+            if is_bytes:
+                size = tenant.booked + guaranteed * budget.page_bytes
+                self.ledger.resize(tenant.number, size + random.randrange(budget.page_bytes))
+            else:
+                self.ledger.resize_pages(tenant.number, guaranteed, limit)
+        except LedgerError:
+            assert is_refused, "a resize is refused that could be"
+            assert (budget.guaranteed, budget.limit, budget.num_held) == before
+            return
+        assert not is_refused, "a resize is let through that harms"
+        assert (budget.guaranteed, budget.limit) == (guaranteed, limit)
+
+    def is_harmful(self, tenant: Tenant, guaranteed: int, limit: int) -> bool:
+        """Whether a resize must be refused."""
+        budget = tenant.budget
+        return (
+            guaranteed < max(1, tenant.num_needed)
+            or limit > budget.capacity
+            or limit < tenant.world.scheduler.num_pages_used
+            or (guaranteed - budget.guaranteed) * budget.page_bytes > self.left
+            or (budget.is_fixed and (guaranteed, limit) != (budget.guaranteed, budget.limit))
+        )
+
+    @rule(random=RANDOM)
+    def resize_total(self, random: Random) -> None:
+        promised = self.ledger.total_bytes - self.left
+        total = promised + random.randint(-8, 30)
+        if total < promised:
+            with pytest.raises(LedgerError, match="promised to them"):
+                self.ledger.resize_total(total)
+            return
+        self.ledger.resize_total(total)
+        self.is_settled = False

@@ -11,6 +11,7 @@ from moe_devices.pacer import Pacer
 from moe_devices.work import Pace
 from moe_kernels.ops import Ops
 from moe_kernels.table import select_ops
+from moe_placement.memory.rank_weights import expert_bytes
 
 from moe_serve.config.tree import Config
 from moe_serve.control.client import ServedModel
@@ -187,11 +188,11 @@ def _mover(
 ) -> ExpertMover:
     config, deployment, device = parts.config, parts.deployment, parts.device.torch_device
     plan, memory, moe = deployment.plan, deployment.memories[parts.rank], model.shape.moe
-    ranks = part_of(parts.groups.steps, parts.rank)
+    ranks, pool = part_of(parts.groups.steps, parts.rank), plan.pool_of(parts.rank)
     dtype = getattr(torch, config.models[0].dtype)
     limits = MoveLimits(
         bytes_per_step=config.placement.move_bytes_per_step,
-        expert_bytes=deployment.spec.expert_bytes(plan.pool_of(parts.rank).weight_format),
+        expert_bytes=expert_bytes(deployment.spec, pool.weight_format, pool.device),
         room=memory.room_for_experts + memory.moving,
     )
     reader = ExpertReader(checkpoint, ops.experts, moe, device, dtype) if moe else None

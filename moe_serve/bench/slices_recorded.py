@@ -95,32 +95,30 @@ class RecordedTenants(Tenants):
         self._said_at = time.perf_counter()
         super().__init__(plan_rank, max_step, tenants)
 
-    @property
-    def has_work(self) -> bool:
+    def wants(self) -> tuple[bool, frozenset[int]]:
         begun = time.perf_counter()
-        found = super().has_work
+        found = super().wants()
         self._log.turns_seconds += time.perf_counter() - begun
-        return found
-
-    @property
-    def turns(self) -> frozenset[int]:
-        """As Tenants has it; the last thing that is asked for a header."""
-        begun = time.perf_counter()
-        found = super().turns
-        self._said_at = time.perf_counter()
-        self._log.turns_seconds += self._said_at - begun
         return found
 
     @property
     def now(self) -> int:
+        """As Tenants has it; the last thing that is asked for a header."""
         begun = time.perf_counter()
         found = super().now
-        self._log.turns_seconds += time.perf_counter() - begun
+        self._said_at = time.perf_counter()
+        self._log.turns_seconds += self._said_at - begun
         return found
 
     def poll(self) -> bool:
         begun = time.perf_counter()
         found = super().poll()
+        self._log.turns_seconds += time.perf_counter() - begun
+        return found
+
+    def lane_events(self) -> list[TokenEvent]:
+        begun = time.perf_counter()
+        found = super().lane_events()
         self._log.turns_seconds += time.perf_counter() - begun
         return found
 

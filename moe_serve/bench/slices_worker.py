@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 import psutil
-from moe_placement.plan import Plan
 
 from moe_serve.bench.slices_job import READY, RankLog, Run
 from moe_serve.bench.slices_line import Line
@@ -20,9 +19,8 @@ from moe_serve.bench.slices_memory_watch import MemoryWatch
 from moe_serve.bench.slices_recorded import RecordedTenants, TenantsInTurn, recorded
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.load import load_config
-from moe_serve.control.deployment import pool_plans
 from moe_serve.control.world import die_with_parent, launched_world
-from moe_serve.hosting import Host, host_models
+from moe_serve.hosting import Host, host_models, no_plan
 from moe_serve.step.changes import no_changes
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover
@@ -32,12 +30,10 @@ from moe_serve.step.worker import Worker
 class Serving:
     """The hosted models of one rank, served by one worker after the other."""
 
-    def __init__(self, host: Host, meeting: Meeting, base: int) -> None:
+    def __init__(self, host: Host, rank: int, base: int) -> None:
         self._host = host
-        self._rank = meeting.launch.rank
+        self._rank = rank
         self._base = base
-        everyone = (tuple(range(meeting.launch.size)),)
-        self._exchange = host.main.exchange if host.main else meeting.open_exchange(everyone)
         self._vocab_sizes = {
             tenant.number: served.vocab_size
             for tenant, served in zip(host.tenants, host.served, strict=True)
@@ -53,11 +49,12 @@ class Serving:
             self._rank,
             tenants,
             no_changes(self._rank, tenants),
-            self._exchange,
+            self._host.exchange,
             line,
             lambda: None,
             load,
             mover,
+            main_tenant=self._host.main_tenant,
         ).run()
         tenants.abort_all()
         log.num_preemptions = {
@@ -79,7 +76,7 @@ class Serving:
         """Of the first model on all ranks; nothing moves here."""
         if self._host.main is not None:
             return self._host.main.loaded.load, self._host.main.loaded.mover
-        plan = Plan("", 0, pool_plans(self._host.config), {})
+        plan = no_plan(self._host.config)
         return ExpertCounter((), 0), ExpertMover.of_no_experts(self._rank, plan)
 
     def _num_preemptions(self) -> dict[int, int]:
@@ -96,7 +93,7 @@ def main() -> None:
     config = load_config(folder / "config.yaml")
     meeting = meet(config, launched_world())
     base = psutil.Process().memory_info().rss
-    serving = Serving(host_models(config, meeting), meeting, base)
+    serving = Serving(host_models(config, meeting), meeting.launch.rank, base)
     if meeting.launch.rank == 0:
         print(READY, flush=True)
     for number, run in enumerate(_runs(meeting)):

@@ -3,10 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from moe_placement.packing.pack import pack
-from moe_placement.packing.reasons import Unplaced
-from moe_placement.packing.slices import PackDevice, PackItem
-
 from moe_serve.config.tree import ModelConfig, SliceConfig
 from moe_serve.errors import PlacementError
 from moe_serve.messages import ALL_RANKS, PlacedTenant
@@ -103,6 +99,10 @@ class SlicePlan:
         """Each on a rank that has room for it beside the others."""
         if not loose:
             return []
+        # Most servers have nothing to pack, and their ranks are to say no before they load scipy.
+        from moe_placement.packing.pack import pack
+        from moe_placement.packing.slices import PackDevice, PackItem
+
         devices = [
             PackDevice(
                 name=str(rank),
@@ -125,8 +125,9 @@ class SlicePlan:
         packing = pack(items, devices, objective="even", time_limit=0.0)
         for left in packing.unplaced:
             wish = next(each for each in loose if str(each.number) == left.name)
+            short = ", ".join(map(str, left.shortages))
             raise PlacementError(
-                f"models[..]: no rank has room for {wish.model.name}: {_shortages(left)}"
+                f"models[..]: no rank has room for {wish.model.name}: rank {left.device}: {short}"
             )
         return [replace(each, rank=int(packing.device_of[str(each.number)])) for each in loose]
 
@@ -214,8 +215,3 @@ def _check_memory(tenant: PlacedTenant, memory: int, need: Need) -> None:
             f"for weights, working space and one sequence of its longest, and has "
             f"{memory // _MIB}; raise it, or lower the model's max_context"
         )
-
-
-def _shortages(left: Unplaced) -> str:
-    """What is short on the rank that lacks the least."""
-    return f"rank {left.device}: " + ", ".join(map(str, left.shortages))

@@ -230,7 +230,9 @@ def _check_pages(budget: PageBudget, guaranteed: int, limit: int) -> None:
             f"{asked}, its cache has room for {budget.capacity}; load it anew instead"
         )
     if guaranteed < budget.num_needed:
-        raise LedgerError(f"{asked}, {budget.num_needed} are in use; try again when fewer are")
+        raise LedgerError(
+            f"{asked}, {budget.num_needed} are in use or may soon be; try again later"
+        )
     if limit < budget.num_used:
         raise LedgerError(f"at most {limit} {asked}, {budget.num_used} are in use; try again later")
 

@@ -75,7 +75,7 @@ class StepCost:
         return sum([each * part for each, part in zip(self._seconds, work.parts, strict=True)])
 
     def observe(self, work: StepWork, seconds: float) -> None:
-        """Learn from a step that took so long."""
+        """Learn from a step that took so long: above 0."""
         # Errors count by their share of the step. Of two steps that should have taken as long the
         # shorter one counts more: what disturbs a step makes it longer.
         weight = 1.0 / (seconds * max(self.expected(work), seconds / 4))

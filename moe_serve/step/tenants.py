@@ -61,6 +61,9 @@ class Tenants:
         self._own = RankTurns(max_step)
         self._last_events: list[TokenEvent] = []
         self._opened_at: dict[int, float] = {}
+        # By number: those that take turns on this rank, and which of them are on no other.
+        self._engines: dict[int, RankEngine] = {}
+        self._on_one_rank: set[int] = set()
         for tenant in tenants:
             self.open(tenant)
 
@@ -72,6 +75,7 @@ class Tenants:
     def open(self, tenant: Tenant) -> None:
         self._tenants[tenant.number] = tenant
         self._opened_at[tenant.number] = time.monotonic()
+        self._list_engines()
         if not tenant.takes_turns:
             return
         self._group.open(tenant.number, tenant.rank, tenant.share, is_hard=tenant.is_hard)
@@ -97,6 +101,7 @@ class Tenants:
     def close(self, number: int) -> None:
         """End what it still does, and give back what it holds."""
         tenant = self._tenants.pop(number)
+        self._list_engines()
         if tenant.takes_turns:
             self._group.close(number, tenant.rank)
             if tenant.rank == self._plan_rank:
@@ -117,19 +122,16 @@ class Tenants:
 
     @property
     def has_work(self) -> bool:
-        return any(engine.has_work for engine in self._engines)
+        return any(engine.has_work for engine in self._engines.values())
 
-    @property
-    def turns(self) -> frozenset[int]:
-        """What this rank has work for, as step headers say it."""
-        wanting = {
-            number
-            for number, tenant in self._tenants.items()
-            if tenant.rank == ALL_RANKS and tenant.engine is not None and tenant.engine.has_work
-        }
-        if self._own.may_run(self._own_with_work()):
-            wanting.add(ONE_RANK_TENANTS)
-        return frozenset(wanting)
+    def wants(self) -> tuple[bool, frozenset[int]]:
+        """Whether there is work, and turns that it may be done in, as step headers say it."""
+        working = {number for number, engine in self._engines.items() if engine.has_work}
+        own = working & self._on_one_rank
+        turns = working - own
+        if self._own.may_run(own):
+            turns.add(ONE_RANK_TENANTS)
+        return bool(working), frozenset(turns)
 
     @property
     def now(self) -> int:
@@ -139,7 +141,7 @@ class Tenants:
     @property
     def descriptors(self) -> Sequence[int]:
         """Readable while `poll` or `lane_events` has something to do."""
-        own = [each for engine in self._engines for each in engine.descriptors]
+        own = [each for engine in self._engines.values() for each in engine.descriptors]
         return [*own, *(lane.descriptor for lane in self._lanes)]
 
     def lane_events(self) -> list[TokenEvent]:
@@ -168,16 +170,16 @@ class Tenants:
         """End a request early; None if there is none, or if its last event is yet to come."""
         for lane in self._lanes:
             lane.abort(request_id)
-        events = (engine.abort(request_id) for engine in self._engines)
+        events = (engine.abort(request_id) for engine in self._engines.values())
         return next((event for event in events if event is not None), None)
 
     def abort_all(self) -> None:
-        for engine in self._engines:
+        for engine in self._engines.values():
             engine.abort_all()
 
     def poll(self) -> bool:
         """Whether the handover of a request has ended."""
-        ended = [engine.poll() for engine in self._engines]
+        ended = [engine.poll() for engine in self._engines.values()]
         return any(ended)
 
     def next(self, header: StepHeader) -> Turn | None:
@@ -223,26 +225,20 @@ class Tenants:
         return replace(total, slices=tuple(slices))
 
     @property
-    def _engines(self) -> list[RankEngine]:
-        return [each.engine for each in self._tenants.values() if each.engine is not None]
-
-    @property
     def _lanes(self) -> list[Lane]:
         return [each.lane for each in self._tenants.values() if each.lane is not None]
 
-    def _own_with_work(self) -> list[int]:
-        return [
-            number
-            for number, tenant in self._tenants.items()
-            if tenant.rank == self._plan_rank
-            and tenant.engine is not None
-            and tenant.engine.has_work
-        ]
+    def _own_with_work(self) -> set[int]:
+        return {number for number in self._on_one_rank if self._engines[number].has_work}
+
+    def _list_engines(self) -> None:
+        """Looked at before every step."""
+        here = [each for each in self._tenants.values() if each.engine is not None]
+        self._engines = {each.number: each.engine for each in here if each.engine is not None}
+        self._on_one_rank = {each.number for each in here if each.rank != ALL_RANKS}
 
     def _step(self, turn: Turn) -> list[TokenEvent]:
-        engine = self._tenants[turn.tenant].engine
-        assert engine is not None
-        return engine.step(turn.max_seconds)
+        return self._engines[turn.tenant].step(turn.max_seconds)
 
     def _slice(self, number: int, stats: RankStats) -> SliceStats:
         tenant = self._tenants[number]

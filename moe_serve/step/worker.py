@@ -167,8 +167,9 @@ class Worker:
     def _header(self) -> StepHeader:
         self._told = self._readiness
         ready_epoch, given_up_epoch, ready_change = self._told
+        has_work, turns = self._tenants.wants()
         return StepHeader(
-            work=self._tenants.has_work,
+            work=has_work,
             wake=self._wake,
             plan_epoch=self._mover.epoch,
             stop=self._stop,
@@ -176,7 +177,7 @@ class Worker:
             given_up_epoch=given_up_epoch,
             clock=self._tenants.now,
             ready_change=ready_change,
-            turns=self._tenants.turns,
+            turns=turns,
         )
 
     @property

@@ -5,7 +5,7 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,8 @@ from moe_placement.cli.parser import UsageError
 if TYPE_CHECKING:
     from moe_placement.cli.packed import Packed
     from moe_placement.cli.parser import Subparsers
+    from moe_placement.packing.serve_config import ServeTenants
+    from moe_placement.packing.slices import PackDevice, PackItem
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -25,7 +27,7 @@ def add_parser(subparsers: "Subparsers") -> None:
         "file",
         type=Path,
         metavar="FILE.yaml",
-        help="`slices:` and `devices:` (see configs/slices.yaml), or a moe_serve config",
+        help="`slices:` and `devices:` (see configs/packing/), or a moe_serve config",
     )
     cluster = parser.add_mutually_exclusive_group()
     cluster.add_argument(
@@ -90,32 +92,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace) -> "Packed":
-    from moe_placement.cli.inputs import read_cluster
     from moe_placement.cli.packed import Packed
-    from moe_placement.hardware.section import read_section
     from moe_placement.packing.equal_parts import with_equal_parts
     from moe_placement.packing.pack import pack
-    from moe_placement.packing.serve_config import read_tenants
-    from moe_placement.packing.slices_file import read_slices
 
-    cluster = read_cluster(options) if options.cluster or options.devices else None
-    document = read_section(options.file)
-    tenants = None
-    if "slices" in document.left:
-        items, devices = read_slices(document, cluster)
-    elif "models" in document.left:
-        tenants = read_tenants(document, cluster)
-        items, devices = list(tenants.items), list(tenants.devices)
-    else:
-        raise UsageError(
-            f"{options.file}: has neither slices nor models; write slices and devices, or name a "
-            "moe_serve config with models"
-        )
-    if options.out is not None and tenants is None:
-        raise UsageError(
-            f"--out {options.out}: only a moe_serve config has ranks to set, and {options.file} "
-            "lists slices; leave the option out"
-        )
+    items, devices, tenants = _read(options)
     began = perf_counter()
     with _solver_on_stderr():
         packing = pack(
@@ -130,6 +111,33 @@ def _pack(options: argparse.Namespace) -> "Packed":
     if tenants is not None:
         packing, items = with_equal_parts(packing, tenants)
     return Packed(packing, items, devices, options.file, seconds)
+
+
+def _read(
+    options: argparse.Namespace,
+) -> "tuple[Sequence[PackItem], Sequence[PackDevice], ServeTenants | None]":
+    """Slices and devices; from a config also who of its tenants says no share."""
+    from moe_placement.cli.inputs import read_cluster
+    from moe_placement.hardware.section import read_section
+    from moe_placement.packing.serve_config import read_tenants
+    from moe_placement.packing.slices_file import read_slices
+
+    cluster = read_cluster(options) if options.cluster or options.devices else None
+    document = read_section(options.file)
+    if "slices" in document.left:
+        if options.out is not None:
+            raise UsageError(
+                f"--out {options.out}: only a moe_serve config has ranks to set, and "
+                f"{options.file} lists slices; leave the option out"
+            )
+        return *read_slices(document, cluster), None
+    if "models" not in document.left:
+        raise UsageError(
+            f"{options.file}: has neither slices nor models; write slices and devices, or name a "
+            "moe_serve config with models"
+        )
+    tenants = read_tenants(document, cluster)
+    return tenants.items, tenants.devices, tenants
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class TenantSpeed:
     """How many times as slow as alone on the device one tenant is.
 
     Attributes:
-        saturated: while all others are busy; None for a slice without a share of compute.
+        saturated: while others take all that its share leaves; None for a slice without a share.
         expected: in the mean over when the others are busy.
     """
 

@@ -87,8 +87,8 @@ def read_devices(section: Section) -> Iterator[KnownDevice]:
 
 
 def with_model(section: Section, devices: Sequence[KnownDevice]) -> list[KnownDevice]:
-    """The devices with what a model that spans all of them takes of each: by its plan, whose ranks
-    count the devices in their order, or with its experts split evenly.
+    """The devices with what a model takes that spans all of them, or those it names: by its plan,
+    whose ranks count them in their order, or with its experts split evenly.
 
     Raises:
         HardwareError: names the key, the value and the fix.
@@ -98,26 +98,47 @@ def with_model(section: Section, devices: Sequence[KnownDevice]) -> list[KnownDe
     weights = section.get("weights", FORMAT, "bfloat16")
     share = section.get("compute_percent", PERCENT, 0.0)
     kv_tokens = section.get("kv_tokens", COUNT, 1)
+    among = named_devices(section, devices) or devices
     section.finish()
     if plan_file is None:
-        ranks = tuple(range(len(devices)))
-        pool = PoolPlan("all", devices[0].kind, ranks, weight_format=weights)
+        ranks = tuple(range(len(among)))
+        pool = PoolPlan("all", among[0].kind, ranks, weight_format=weights)
         plan = equal_split("beside", spec.num_experts, spec.moe_layers, (pool,))
     else:
         plan = load_plan(_beside(section, plan_file))
-    if plan.num_ranks != len(devices):
+    if plan.num_ranks != len(among):
         raise section.error(
-            f"{section.where}.plan has {plan.num_ranks} ranks, and there are {len(devices)} "
-            "devices; give as many"
+            f"{section.where}.plan has {plan.num_ranks} ranks, and there are {len(among)} "
+            "devices for it; give as many"
         )
     try:
         taken = bytes_by_rank(spec, plan, kv_tokens=kv_tokens, limits=STEP_LIMITS)
     except PlanError as error:
         raise section.error(f"{section.where}.plan: {error}") from error
+    taken_of = dict(zip((device.figures.name for device in among), taken, strict=True))
     return [
-        replace(device, figures=taking(device.figures, share, num_bytes))
-        for device, num_bytes in zip(devices, taken, strict=True)
+        replace(device, figures=taking(device.figures, share, taken_of[device.figures.name]))
+        if device.figures.name in taken_of
+        else device
+        for device in devices
     ]
+
+
+def named_devices(section: Section, devices: Sequence[KnownDevice]) -> list[KnownDevice]:
+    """Those that a section's `devices` names, alone or as a group; none where it has no such key.
+
+    Raises:
+        HardwareError: a name that no device has.
+    """
+    asked = section.words("devices")
+    for name in asked:
+        if not any(name in (device.group, device.figures.name) for device in devices):
+            known = ", ".join(dict.fromkeys(device.group for device in devices))
+            raise section.error(
+                f"{section.where}.devices names {name!r}, which is no device here; there are "
+                f"{known}"
+            )
+    return [one for one in devices if one.group in asked or one.figures.name in asked]
 
 
 def taking(device: PackDevice, compute: float, memory: int) -> PackDevice:

@@ -130,6 +130,8 @@ class Patterns:
             b_ub=np.concatenate([-self.kinds.num_T, self.kinds.num_G]),
             method="highs",
         )
+        if not mix.success:
+            return np.zeros(size)
         prices: Floats = np.maximum(-mix.ineqlin.marginals[:size], 0.0)
         return prices
 

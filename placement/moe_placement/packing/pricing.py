@@ -44,14 +44,7 @@ class Knapsack:
         Args:
             worth_T: of one slice, at least 0.
         """
-        relaxed = linprog(
-            -worth_T,
-            A_ub=self.need_TK.T,
-            b_ub=self.free_K,
-            bounds=np.stack([np.zeros(len(worth_T)), self.most_T], axis=1),
-            method="highs",
-        )
-        price_K = np.maximum(-relaxed.ineqlin.marginals, 0.0)
+        price_K = self._relaxed_prices(worth_T)
         gain_T = worth_T - self.need_TK @ price_K
         most = float(price_K @ self.free_K + np.maximum(gain_T, 0) @ self.most_T)
         self._gains, self._prices = gain_T.tolist(), price_K.tolist()
@@ -62,6 +55,23 @@ class Knapsack:
         pattern_T = np.array(self._best, np.int64)
         done = self._nodes_left > 0
         return pattern_T, float(worth_T @ pattern_T) if done else most
+
+    def _relaxed_prices(self, worth_T: Floats) -> Floats:
+        """What one unit of each dimension is worth where slices can be divided; in shares of the
+        device, for a solver likes figures near 1."""
+        scale_K = np.maximum(self.free_K, 1)
+        relaxed = linprog(
+            -worth_T,
+            A_ub=(self.need_TK / scale_K).T,
+            b_ub=self.free_K / scale_K,
+            bounds=np.stack([np.zeros(len(worth_T)), self.most_T], axis=1),
+            method="highs",
+        )
+        if not relaxed.success:
+            # Any prices give a bound; these give a loose one.
+            return np.zeros(len(scale_K))
+        price_K: Floats = np.maximum(-relaxed.ineqlin.marginals, 0.0) / scale_K
+        return price_K
 
     def _decide(self, depth: int, left: list[int], held: frozenset[int], loss: float) -> None:
         """Try all counts of the next kind, the likeliest first, while the loss may be the least."""

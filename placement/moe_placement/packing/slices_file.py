@@ -22,6 +22,7 @@ from moe_placement.packing.known_devices import (
     STEP_LIMITS,
     KnownDevice,
     cluster_devices,
+    named_devices,
     one_of,
     read_devices,
     with_model,
@@ -67,13 +68,14 @@ def _copies(section: Section, devices: Sequence[KnownDevice]) -> Iterator[PackIt
     name = section.take("name", TEXT)
     apart = section.get("apart", _YES_OR_NAME, False)
     count = section.get("count", COUNT, 1)
+    allowed = named_devices(section, devices)
     item = PackItem(
         name=name,
         compute=section.take("compute_percent", PERCENT),
         memory=_memory(section, devices),
         bandwidth=section.find("bandwidth", BYTES_PER_SECOND) or 0.0,
         bandwidth_share=section.get("bandwidth_percent", PERCENT, 0.0),
-        allowed=_allowed(section, devices),
+        allowed=tuple(device.figures.name for device in allowed) or None,
         hard=section.get("mode", one_of("share", "hard"), "share") == "hard",
         duty=section.get("duty", SHARE, 1.0),
         apart=apart if isinstance(apart, str) else name * apart,
@@ -103,19 +105,3 @@ def _memory(section: Section, devices: Sequence[KnownDevice]) -> int:
         kv_tokens=kv_tokens,
         limits=STEP_LIMITS,
     )
-
-
-def _allowed(section: Section, devices: Sequence[KnownDevice]) -> tuple[str, ...] | None:
-    """The names of the devices that a slice names, alone or as a group; None for any."""
-    asked = section.words("devices")
-    for name in asked:
-        if not any(name in (device.group, device.figures.name) for device in devices):
-            known = ", ".join(dict.fromkeys(device.group for device in devices))
-            raise section.error(
-                f"{section.where}.devices names {name!r}, which is no device here; there are "
-                f"{known}"
-            )
-    if not asked:
-        return None
-    names = ((device.group, device.figures.name) for device in devices)
-    return tuple(name for group, name in names if group in asked or name in asked)

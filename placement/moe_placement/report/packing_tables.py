@@ -107,7 +107,7 @@ def _undeclared(devices: Sequence[DeviceUse]) -> str:
         "contention: how many times as slow memory-bound work is while all are busy"
     )
     silent = sum(device.num_undeclared for device in devices)
-    return note + (f"; {silent} slices declare no bandwidth and count as none" if silent else "")
+    return note + (f"; {silent} of the slices say no bandwidth and count as none" if silent else "")
 
 
 def _times(factor: float | None) -> str:

@@ -127,8 +127,8 @@ def run(case: Mapping[str, Any], folder: Path, meeting: Meeting) -> dict[str, An
     loaded = rank.loaded
     tenants = Tenants.of_one(number, rank.engine)
     nobody = no_changes(number, tenants)
-    load, mover = loaded.load, loaded.mover
-    Worker(number, tenants, nobody, rank.exchange, line, lambda: None, load, mover).run()
+    counter, mover = loaded.load, loaded.mover
+    Worker(number, tenants, nobody, rank.exchange, line, lambda: None, counter, mover).run()
     return {
         "tokens": line.tokens,
         "epoch": line.stats.plan_epoch,

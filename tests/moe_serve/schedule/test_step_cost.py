@@ -170,7 +170,8 @@ def test_one_outlier_moves_it_little() -> None:
 def test_long_decoding_does_not_make_it_forget_prompts() -> None:
     server, prompt = Server(MadeUpDevice()), StepWork(0, 64, 400, 64 * 368)
     server.run(200)
-    for number in range(2000):
+    # So many that the weight of the last prompt would be less than the smallest number.
+    for number in range(12_000):
         work = StepWork(8, 0, 8 * (100 + number))
         server.cost.observe(work, server.device.timed(work))
     expected = server.device.seconds(prompt)
@@ -195,6 +196,18 @@ def test_there_is_always_a_token(seconds: float) -> None:
         for decoding in (nothing, StepWork(64, 0, 90000)):
             for start in (0, 1 << 20):
                 assert cost.tokens_within(seconds, decoding, start) >= 1
+
+
+def test_it_finds_out_that_tokens_cost_less_than_the_first_step_made_it_believe() -> None:
+    """A step takes what it may all by itself, and the first one ten times as long."""
+    device = MadeUpDevice(step=4e-3, sequence=3e-4, read=8e-7, attended=4e-8, noise=0.15)
+    server = Server(device, num_requests=6, num_prompt=1200)
+    device.step *= 10
+    server.run(1)
+    device.step /= 10
+    server.run(300)
+    tokens = [work.num_prompt_tokens for work, _ in server.steps[50:]]
+    assert fmean(filter(None, tokens)) > 10
 
 
 def test_parts_are_never_negative() -> None:

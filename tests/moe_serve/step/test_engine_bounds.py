@@ -17,7 +17,7 @@ from moe_serve.types import Request
 
 BOUND = 0.004
 SHORT = replace(GREEDY, max_tokens=8)
-LENGTHS = (900, 40, 900, 700, 900, 900)
+LENGTHS = (900, 40, 900, 700, 900)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_long_prompts_keep_to_the_bound(
     assert max(unbound) > 10 * BOUND and len(steps) > 3 * len(unbound)
     later = sorted(steps[20:])
     assert median(later) < 1.5 * BOUND
-    assert later[int(0.95 * len(later))] < 2.2 * BOUND
+    assert later[int(0.95 * len(later))] < 2.5 * BOUND
     # Nor is the bound left unused while prompts wait.
     assert sum(sorted(steps[20:60])) / 40 > BOUND / 2
 

@@ -70,7 +70,7 @@ def test_a_follower_steps_without_work_and_takes_no_requests() -> None:
         7, cast(Runner, runner), cast(TimedDispatcher, Counting()), Timer(RealTime())
     )
     assert not follower.has_work
-    assert [follower.step(), follower.step()] == [[], []]
+    assert [follower.step(), follower.step(0.004)] == [[], []]
     assert runner.batches == [Batch(), Batch()]
     request = Request(request_id="a", prompt_ids=(1,), sampling=SamplingParams())
     with pytest.raises(RequestError, match="rank 7 follows other ranks"):

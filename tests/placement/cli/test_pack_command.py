@@ -54,7 +54,7 @@ def test_it_tells_who_sits_where_and_what_it_assumes(run: Run, slices: Path) -> 
         "chat-3",
         "h100_sxm:0",
         "3.33",
-        "1 slices declare no bandwidth",
+        "1 of the slices say no bandwidth",
         "It is assumed that:",
         "tenants of a device take turns",
     ):

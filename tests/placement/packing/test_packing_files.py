@@ -113,8 +113,11 @@ def test_what_experts_take_differs_by_device(write: Write, tmp_path: Path, with_
     save(plan, tmp_path / "big.plan.json")
     beside = {"model": MOE, "compute_percent": 40, "kv_tokens": 6400}
     beside |= {"plan": "big.plan.json"} if with_plan else {}
-    content = {"slices": [SLICE], "devices": [DEVICES[0] | {"count": 3}], "beside": [beside]}
-    _, devices = read_slices(read_section(write(content)), None)
+    beside |= {"devices": ["gpu"]}
+    spare = {"name": "spare", "memory": "1GiB"}
+    content = {"slices": [SLICE], "devices": [DEVICES[0] | {"count": 3}, spare]}
+    _, devices = read_slices(read_section(write(content | {"beside": [beside]})), None)
+    assert devices.pop() == PackDevice(name="spare:0", memory=GIB)
     first, second, third = (device.taken_memory for device in devices)
     assert first == second, "43 experts of each layer"
     assert first - third == len(spec.moe_layers) * spec.expert_bytes("bfloat16"), "42 of them"

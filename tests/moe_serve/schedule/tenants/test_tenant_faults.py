@@ -31,6 +31,14 @@ class ForgetfulBudget(PageBudget):
         self.num_held += num_pages > 1
 
 
+class HoardingBudget(PageBudget):
+    """Gives pages back and keeps what they hold."""
+
+    def give_back(self, num_pages: int) -> None:
+        self._discard = lambda page_ids: None
+        super().give_back(num_pages)
+
+
 class TimidBudget(PageBudget):
     """Counts only on what others can spare, as if nothing were promised."""
 
@@ -112,9 +120,10 @@ class UnfairScheduler(Scheduler):
 @pytest.mark.parametrize(
     ("room", "fault", "seen"),
     [
-        ("ledger.PageBudget", BoundlessBudget, "a tenant is beyond its limit"),
+        ("ledger.PageBudget", BoundlessBudget, "a tenant is beyond its limit|[0-9]+ pages asked"),
         ("ledger.PageBudget", ForgetfulBudget, "budget and pool hold different|bytes are"),
-        ("ledger.PageBudget", TimidBudget, "a promise cannot be kept|no progress"),
+        ("ledger.PageBudget", HoardingBudget, "not discarded"),
+        ("ledger.PageBudget", TimidBudget, "a promise cannot be kept|no progress|r[0-9]+ does not"),
         ("ledger.PageBudget", RobbingBudget, "a promised page is taken from a cache"),
         ("ledger.PageBudget", LenientBudget, "a resize is let through that harms"),
         ("page_cache.PagePool", LeakingPool, "a page is lost"),

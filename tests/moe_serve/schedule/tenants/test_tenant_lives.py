@@ -4,9 +4,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import pytest
 
-def test_random_tenants(machine_type: Callable[..., Any], run_machine: Callable[..., None]) -> None:
-    run_machine(machine_type(), max_examples=120, stateful_step_count=40)
+
+@pytest.mark.parametrize("num_lives", [60, pytest.param(1500, marks=pytest.mark.slow)])
+def test_random_tenants(
+    num_lives: int, machine_type: Callable[..., Any], run_machine: Callable[..., None]
+) -> None:
+    run_machine(machine_type(), max_examples=num_lives, stateful_step_count=40)
 
 
 def test_long_lives_lend_and_take_back(machine_type: Callable[..., Any]) -> None:

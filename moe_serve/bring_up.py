@@ -1,5 +1,7 @@
 """Ranks that were started become a world: they meet, and open the exchanges of their groups."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from moe_comm.transport.exchange import Exchange
 from moe_comm.transport.lifeline import Record
@@ -16,7 +18,8 @@ from moe_serve.control.world import LaunchedWorld, roll_call
 _BRING_UP_SECONDS = 3600.0
 # Longer than any step: who has not come to an exchange by then hangs.
 _STEP_SECONDS = 300.0
-# For the ranks that are left to end what they compute, and to load experts, when one is lost.
+# For the ranks that are left to end what they compute, and to load experts, when one is lost; and
+# for all to end what they compute when they leave.
 _REGROUP_SECONDS = 300.0
 
 
@@ -29,25 +32,34 @@ class Meeting:
     Attributes:
         exchange: of all ranks that are not lost, for bring-up alone; waits long. Ranks that come
             back have one of their own mpirun until they meet the others.
+        ranks: of `exchange`, by plan rank, in its order.
     """
 
-    def __init__(self, launch: LaunchedWorld, world: World, exchange: Exchange) -> None:
+    def __init__(
+        self, launch: LaunchedWorld, world: World, exchange: Exchange, ranks: Sequence[int]
+    ) -> None:
         self.launch = launch
         self.exchange = exchange
+        self.ranks = tuple(ranks)
         self._world = world
         self._of_hosts: dict[Partition, Exchange] = {}
         self._of_devices: dict[tuple[Partition, str], Exchange] = {}
+
+    @property
+    def there(self) -> frozenset[int]:
+        """Plan ranks that are not lost, those that come back among them."""
+        return frozenset((*self._world.ranks, *self.ranks))
 
     @property
     def comes_back(self) -> bool:
         """These ranks were lost, and the others serve; they have not met yet."""
         return self.launch.joined is not None and self.launch.joined.comeback is not None
 
-    def follow_peers(self, welcome: bytes = b"") -> None:
+    def follow_peers(self, welcome: Callable[[], bytes]) -> None:
         """From now on a rank that ends or falls silent is lost; called by all ranks together.
 
         Args:
-            welcome: what ranks are told that come back later on.
+            welcome: what ranks are told that come back later on; asked in a thread of its own.
         """
         self._world.follow_peers(self.exchange, welcome)
 
@@ -55,6 +67,14 @@ class Meeting:
         """For times in which nothing is exchanged; PeerLostError where a rank was lost, or is there
         again."""
         self._world.check_peers()
+
+    def part(self) -> None:
+        """Agree with all that are there that they leave, and `close` then.
+
+        Raises:
+            PeerLostError: somebody was lost or came back before they agreed.
+        """
+        self._world.part(_REGROUP_SECONDS)
 
     def leave_lost_behind(self) -> Record:
         """After a PeerLostError: meet those that are there, and give up all exchanges.
@@ -68,7 +88,8 @@ class Meeting:
         self._of_devices.clear()
         self._of_hosts.clear()
         record = self._world.leave_lost_behind()
-        self.exchange = self._world.open_exchange(self._world.ranks, _REGROUP_SECONDS, _never)
+        self.ranks = self._world.ranks
+        self.exchange = self._world.open_exchange(self.ranks, _REGROUP_SECONDS, _never)
         return record
 
     @property
@@ -130,4 +151,4 @@ def meet(config: Config, launch: LaunchedWorld) -> Meeting:
     comes_back = launch.joined is not None and launch.joined.comeback is not None
     members = launch.joined.mpirun_ranks if launch.joined and comes_back else range(world.size)
     exchange = world.open_exchange(members, _BRING_UP_SECONDS, _never)
-    return Meeting(launch, world, exchange)
+    return Meeting(launch, world, exchange, members)

@@ -14,6 +14,7 @@ from moe_devices.discover import open_device
 from moe_devices.emulated import EmulatedDevice
 from moe_devices.process_share import process_share
 from moe_devices.threads import bind_threads, cores_per_rank
+from moe_placement.plan import Plan
 
 from moe_serve.accuracy.self_check import self_check
 from moe_serve.accuracy.served import check_prompts
@@ -36,6 +37,7 @@ from moe_serve.exchanges import RankExchanges, exchanges_alone, open_exchanges
 from moe_serve.load_rank import LoadedRank, RankParts, load_rank
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.rank_kv import RankKv
+from moe_serve.survive.welcome import Welcome
 from moe_serve.tenancy import Tenancy
 from moe_serve.weights.checkpoint import Checkpoint
 
@@ -87,11 +89,11 @@ class OpenRank:
         return self.meeting.launch.rank
 
 
-def open_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None = None) -> OpenRank:
+def open_rank(config: Config, meeting: Meeting, welcome: Welcome | None = None) -> OpenRank:
     """Open this rank's device; every rank calls it.
 
     Args:
-        memories: bytes by plan rank, where these ranks come back to others that planned with them.
+        welcome: where these ranks come back to others that serve.
 
     Raises:
         BringUpError: what keeps any rank from it; the same on every rank.
@@ -101,24 +103,28 @@ def open_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None =
     device = together(exchange, lambda: _open(config, pool, launch))
     share = memory_share(device.memory().total, pool.device, launch.local_size)
     memory = pool.memory or share
-    if memories is None:
+    memories: Sequence[int]
+    if welcome is None:
         memories = [int(each) for each in exchange.allgather_bytes(b"%d" % memory)]
+    else:
+        memories = welcome.memories
     together(exchange, partial(_require_memory, launch.rank, memory, memories[launch.rank]))
     if pool.limit_memory:
         together(exchange, partial(_limit_memory, device, memory, len(config.models)))
     return OpenRank(meeting, device, tuple(memories))
 
 
-def build_rank(config: Config, meeting: Meeting, memories: Sequence[int] | None = None) -> Rank:
+def build_rank(config: Config, meeting: Meeting, welcome: Welcome | None = None) -> Rank:
     """Everything between a parsed config of one model and an engine that can step; every rank
     calls it.
 
     Args, Raises:
         as `open_rank` has them.
     """
-    opened = open_rank(config, meeting, memories)
+    opened = open_rank(config, meeting, welcome)
     config, model_json = together(meeting.exchange, lambda: _with_model(config))
-    return build_model(config, model_json, opened, opened.memories)
+    plan = welcome.plan if welcome is not None else None
+    return build_model(config, model_json, opened, opened.memories, plan=plan)
 
 
 def build_model(
@@ -127,6 +133,7 @@ def build_model(
     opened: OpenRank,
     memories: Sequence[int],
     tenancy: Tenancy | None = None,
+    plan: Plan | None = None,
 ) -> Rank:
     """One model over all ranks; every rank calls it.
 
@@ -134,12 +141,14 @@ def build_model(
         config: resolved, of this model alone.
         memories: bytes by plan rank that it may have.
         tenancy: what it shares its rank with; None where it has that to itself.
+        plan: that others run by now.
 
     Raises:
         BringUpError: what keeps any rank from it; the same on every rank.
     """
     meeting, exchange = opened.meeting, opened.meeting.exchange
     config, deployment = together(exchange, partial(plan_phases, config, model_json, memories))
+    deployment = deployment if plan is None else deployment.with_plan(plan)
     require_one_plan(exchange, deployment.plan)
     together(exchange, deployment.require_served)
     together(exchange, deployment.require_fit)

@@ -13,7 +13,6 @@ from moe_comm.collective import CollectiveDispatcher
 from moe_comm.dispatcher import Dispatcher
 from moe_comm.local import LocalDispatcher
 from moe_comm.routing import RoutingTable
-from moe_comm.shard import Shard
 from moe_comm.transport.exchange import Exchange
 from moe_comm.transport.local import LocalExchange
 from moe_comm.transport.paced import over_links
@@ -37,11 +36,6 @@ class RankExchanges:
     steps: Exchange
     native: Exchange
     attention: Exchange
-
-    @property
-    def shard(self) -> Shard:
-        """This rank among those that share its attention weights."""
-        return Shard(self.attention.rank, self.attention.size)
 
 
 def open_exchanges(

@@ -21,6 +21,7 @@ from moe_serve.control.together import together
 from moe_serve.demo import with_demo
 from moe_serve.exchanges import RankExchanges, open_exchanges
 from moe_serve.step.tenants import Tenant
+from moe_serve.survive.welcome import Welcome
 from moe_serve.tenant_loader import TenantLoader
 from moe_serve.types import ServedModel, Task
 
@@ -55,14 +56,14 @@ class Host:
         return nullcontext() if self.loader is None else self.loader.use_device()
 
 
-def host_models(config: Config, meeting: Meeting, memories: Sequence[int] | None = None) -> Host:
+def host_models(config: Config, meeting: Meeting, welcome: Welcome | None = None) -> Host:
     """Bring up all models of a config; every rank calls it.
 
     Args, Raises:
         as `open_rank` has them.
     """
     if not config.has_slices:
-        rank = build_rank(config, meeting, memories)
+        rank = build_rank(config, meeting, welcome)
         tenant = Tenant(number=0, engine=rank.engine)
         return Host(config, rank, 0, rank.exchange, (tenant,), (rank.served,))
     exchange = meeting.exchange

@@ -24,7 +24,7 @@ from moe_serve.config.unserved import require_served
 from moe_serve.config.validate import validate
 from moe_serve.control.world import check_world_size, launched_world
 from moe_serve.edge.tokenizer import ModelTokenizer
-from moe_serve.errors import OverloadedError, RequestError
+from moe_serve.errors import OverloadedError, RequestError, UnsupportedError
 from moe_serve.messages import RankStats
 from moe_serve.types import FinishReason, Request, SamplingParams, TokenEvent
 
@@ -71,6 +71,11 @@ class LLM:
         tree = config if isinstance(config, Config) else load_config(config, overrides)
         validate(tree)
         require_served(tree)
+        if len(tree.models) > 1:
+            raise UnsupportedError(
+                f"models: LLM runs one model, got {len(tree.models)}; keep one entry, or start a "
+                "server for all of them"
+            )
         launch = launched_world()
         check_world_size(tree, launch)
         self._owns_meeting = meeting is None

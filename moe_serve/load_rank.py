@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from moe_comm.dispatcher import Dispatcher
+from moe_comm.shard import Shard
 from moe_devices.device import Device
 from moe_devices.pacer import Pacer
 from moe_devices.work import Pace
@@ -62,6 +63,12 @@ class RankParts:
     @property
     def has_attention(self) -> bool:
         return self.deployment.plan.role_of(self.rank) != "experts"
+
+    @property
+    def shard(self) -> Shard:
+        """This rank among those that share its attention weights."""
+        members = part_of(self.groups.attention, self.rank)
+        return Shard(members.index(self.rank), len(members))
 
     @property
     def num_pages(self) -> int:
@@ -138,8 +145,7 @@ def load_rank(parts: RankParts) -> LoadedRank:
     engine = _engine(parts, runner, dispatcher, timer, model.vocab_size, budget)
     kv = None
     if isinstance(model, Model):
-        specs, shard = model.shape.cache_specs, parts.exchanges.shard
-        kv = RankKv.of(specs, caches, model.rotary, shard)
+        kv = RankKv.of(model.shape.cache_specs, caches, model.rotary, parts.shard)
     served = _served(parts, checkpoint, model.vocab_size)
     mover = _mover(parts, model, checkpoint, ops, dispatcher)
     return LoadedRank(served, engine, kv, dispatcher, runner, pacer, load, mover)
@@ -174,7 +180,7 @@ def _load_model(parts: RankParts, checkpoint: Checkpoint, ops: Ops) -> Model | E
             getattr(torch, parts.config.models[0].dtype),
             parts.experts,
             progress=progress,
-            shard=parts.exchanges.shard,
+            shard=parts.shard,
         )
         return build(checkpoint.config, loader)
 
@@ -212,7 +218,7 @@ def _open_cache(
         return allocate_cache(specs, num_pages, page_size, dtype, device), None
     num_bytes, open_pages = page_bytes(specs, page_size, dtype), tenancy.ledger.open_pages
     # Those that share attention must hold the same pages.
-    if not tenancy.lendable or parts.exchanges.attention.size > 1:
+    if not tenancy.lendable or parts.shard.count > 1:
         budget = open_pages(tenancy.number, num_bytes, num_pages, num_pages)
         return allocate_cache(specs, num_pages, page_size, dtype, device), budget
     capacity = max(num_pages, tenancy.lendable // num_bytes)

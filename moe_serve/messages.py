@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from moe_placement.plan import Plan
+
 from moe_serve.config.tree import ModelConfig
 from moe_serve.types import Request, ServedModel, TokenEvent
 
@@ -210,12 +212,14 @@ class MembershipNews:
         lost: all plan ranks that are lost by now.
         refusal: why nothing can be computed any more; empty where it can.
         links: addresses of the links of the ranks that are there, by plan rank.
+        plan: that these run; without news, the one from bring-up.
     """
 
     epoch: int
     lost: tuple[int, ...]
     refusal: str = ""
     links: dict[int, str] = field(default_factory=dict)
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
-from moe_comm.kv.endpoint import KvEndpoint
 from moe_comm.transport.exchange import PeerLostError
 
 from moe_serve.bring_up import Meeting, meet
@@ -23,14 +22,14 @@ from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.errors import EngineDeadError
 from moe_serve.hosting import Host, host_models, no_plan
-from moe_serve.kv_join import join_kv
+from moe_serve.kv_join import KvJoin, join_kv
 from moe_serve.step.changes import TenantChanges, no_changes
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover
 from moe_serve.step.tenants import Tenants
 from moe_serve.step.worker import Worker
 from moe_serve.survive.regroup import Survivor
-from moe_serve.survive.welcome import read_welcome, welcome_of
+from moe_serve.survive.welcome import read_welcome
 
 _SECRET_BYTES = 32
 
@@ -68,21 +67,21 @@ class _Ready:
 
     Attributes:
         device: where the serving loop computes.
-        kv_end: None where no keys and values are handed over.
+        kv: None where no keys and values are handed over.
     """
 
     worker: Worker
     link: RankLink
     device: AbstractContextManager[None]
-    kv_end: KvEndpoint | None
+    kv: KvJoin | None
 
     def run(self, *, comes_back: bool) -> None:
         with self.device:
             self.worker.run(comes_back=comes_back)
         self.worker.close()
         self.link.close()
-        if self.kv_end is not None:
-            self.kv_end.close()
+        if self.kv is not None:
+            self.kv.close()
 
 
 def _bring_up(
@@ -94,16 +93,20 @@ def _bring_up(
 ) -> _Ready:
     launch, exchange = meeting.launch, meeting.exchange
     welcome = read_welcome(launch)
-    host = host_models(config, meeting, welcome.memories if welcome else None)
+    host = host_models(config, meeting, welcome)
     main = host.main
     fresh = exchange.allgather_bytes(secrets.token_bytes(_SECRET_BYTES))[0]
     secret = welcome.secret if welcome else fresh
-    # Pools of experts alone, which have no keys and values, are all that come back.
-    kv_end = None if welcome or main is None else join_kv(main, meeting, secret)
+    kv = None
+    if main is not None:
+        kv = join_kv(main, meeting, secret, welcome.kv_ends if welcome else {})
     link = together(exchange, lambda: RankLink(bind_address(launch), secret))
     address = reachable_addresses(link.port, launch)
     addresses = exchange.allgather_bytes(address.encode())
-    meeting.follow_peers(welcome_of(main.deployment, secret) if main else b"")
+    survivor = None
+    if main is not None and host.loader is None:
+        survivor = Survivor(meeting, main.parts, main.loaded, address, kv, secret)
+    meeting.follow_peers(survivor.welcome if survivor else bytes)
     watch: Callable[[], None] = meeting.check_peers
     if front_end is not None and listener is not None:
         front_end.start(_message(host, listener, secret, addresses))
@@ -112,24 +115,25 @@ def _bring_up(
         also = () if launch.is_launched else (signal.SIGTERM, signal.SIGINT)
         drain_signals.act(front_end.drain, also)
         watch = partial(_look_at_all, front_end, meeting)
-    worker = _worker(host, meeting, link, address, watch)
-    return _Ready(worker, link, host.use_device(), kv_end)
+    worker = _worker(host, meeting, link, survivor, watch)
+    return _Ready(worker, link, host.use_device(), kv)
 
 
 def _worker(
-    host: Host, meeting: Meeting, link: RankLink, address: str, watch: Callable[[], None]
+    host: Host,
+    meeting: Meeting,
+    link: RankLink,
+    survivor: Survivor | None,
+    watch: Callable[[], None],
 ) -> Worker:
     main, number = host.main, meeting.launch.rank
     tenants = Tenants(number, host.config.scheduler.max_step, host.tenants)
     changes = no_changes(number, tenants)
     load, mover = ExpertCounter((), 0), ExpertMover.of_no_experts(number, no_plan(host.config))
-    go_on = None
     if main is not None:
         load, mover = main.loaded.load, main.loaded.mover
     if host.loader is not None:
         changes = TenantChanges(number, tenants, host.loader.load)
-    elif main is not None:
-        go_on = Survivor(meeting, main.parts, main.loaded, address).go_on
     return Worker(
         number,
         tenants,
@@ -139,7 +143,8 @@ def _worker(
         watch,
         load,
         mover,
-        go_on,
+        survivor.go_on if survivor else None,
+        meeting.part,
         main_tenant=host.main_tenant,
     )
 

@@ -10,6 +10,7 @@ from moe_devices.partition import Partition
 
 from moe_serve.build import OpenRank, Rank, build_model, load_model
 from moe_serve.config.tree import Config
+from moe_serve.config.unserved import require_served
 from moe_serve.control.model_json import read_model_json
 from moe_serve.control.slices import SlicePlan
 from moe_serve.control.task import task_of
@@ -79,6 +80,7 @@ class TenantLoader:
             return together(exchange, lambda: self._bring_up_here(placed, task))
         plan = partial(plan_tenant, self._config, placed, self._threads)
         view, _ = together(exchange, plan)
+        together(exchange, lambda: require_served(view))
         model_json = read_model_json(view.models[0])
         memories = [placed.memory] * view.num_ranks
         rank = build_model(view, model_json, self._opened, memories, self._tenancy(placed))
@@ -109,6 +111,7 @@ class TenantLoader:
             engine, served = self._load_encoder(placed)
             return HostedTenant(self._tenant(placed, engine), served)
         view, deployment = plan_tenant(self._config, placed, self._threads)
+        require_served(view)
         rank = load_model(view, deployment, self._opened, self._tenancy(placed))
         return HostedTenant(self._tenant(placed, rank.engine), rank.served)
 
@@ -150,7 +153,7 @@ class TenantLoader:
             engine=engine,
             lane=lane,
             memory=lambda: ledger.entries(number),
-            resize=lambda num_bytes: ledger.resize(number, num_bytes),
+            resize=lambda num_bytes, is_hard: ledger.resize(number, num_bytes, is_hard=is_hard),
             close=lambda: ledger.close(number),
             takes_turns=_takes_turns(placed),
         )

@@ -67,7 +67,7 @@ class Pair:
             for number, (rank, endpoint) in enumerate(zip(self.ranks, self.endpoints, strict=True))
         }
         for number, (rank, endpoint) in enumerate(zip(self.ranks, self.endpoints, strict=True)):
-            _meet(rank, number, endpoint, ends)
+            _meet(rank, number, endpoint, ends, there=ends)
         self.prefill, self.decode = (rank.engine for rank in self.ranks)
         self.events: dict[str, list[TokenEvent]] = {}
 

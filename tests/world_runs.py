@@ -1,5 +1,6 @@
 """Servers whose pools are an mpirun each, and streams that one of them is lost under."""
 
+import signal
 import socket
 import time
 from collections import Counter
@@ -40,25 +41,30 @@ class Worlds:
         for run in self._runs:
             run.kill()
 
-    def start(
+    def start(self, pools: Sequence[Pool], *options: Any, **named: Any) -> tuple[str, list[Run]]:
+        """URL, once it is ready, and the pools' runs; arguments as `launch` has them."""
+        runs = self.launch(pools, *options, **named)
+        return runs[0].wait_until_ready(), runs
+
+    def launch(
         self,
         pools: Sequence[Pool],
         on: Sequence[Callable[..., list[str]]] = (),
         command: Callable[..., list[str]] = serve_command,
         collective: str = "mpi",
         shards: int = 1,
+        placement: Mapping[str, Any] | None = None,
         **sections: Any,
-    ) -> tuple[str, list[Run]]:
-        """
+    ) -> list[Run]:
+        """The pools' runs.
+
         Args:
             pools: name, ranks, role, and for each rank its experts in all layers.
             on: where each pool's command runs; here if not given.
             command: what a rank runs.
             collective: of all pools.
             shards: ranks that share one copy of attention, where a pool has any.
-
-        Returns:
-            URL, and the pools' runs.
+            placement: besides the plan.
         """
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -75,7 +81,7 @@ class Worlds:
                 }
                 for name, ranks, role, _ in pools
             ],
-            "placement": {"plan": str(self._write_plan(pools, shards))},
+            "placement": {"plan": str(self._write_plan(pools, shards)), **(placement or {})},
             "world": {"address": address},
         }
         file = self._write(config | sections)
@@ -84,8 +90,7 @@ class Worlds:
             name: place(*mpirun(ranks, *command(file, "--pools", name)))
             for (name, ranks, _, _), place in zip(pools, places, strict=True)
         }
-        runs = [self.start_again(name) for name, *_ in pools]
-        return runs[0].wait_until_ready(), runs
+        return [self.start_again(name) for name, *_ in pools]
 
     def start_again(self, name: str, *words: str) -> Run:
         """The mpirun of a pool once more, with more words for its ranks."""
@@ -168,3 +173,10 @@ def wait_for_metric(url: str, name: str, is_it: Callable[[float], bool], seconds
     while not is_it(found := metric(url, name)):
         assert time.monotonic() < deadline, f"{name} is {found} after {seconds} s"
         time.sleep(0.05)
+
+
+def end_well(front: Run, *others: Run) -> None:
+    """By a drain that all of them follow."""
+    front.process.send_signal(signal.SIGUSR1)
+    for run in (front, *others):
+        assert run.wait_for_end(30.0) == 0, run.errors

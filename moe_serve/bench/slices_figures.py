@@ -3,8 +3,8 @@
 Shapes: S steps, P pauses, W windows.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,10 @@ class Timeline:
         counts_S = (self.begin_S >= self.first) & (self.begin_S < self.last)
         seconds_S: Floats = self.step_S[counts_S & (self.tenant_S == tenant)]
         return seconds_S
+
+    def until(self, last: float) -> "Timeline":
+        """The same where another time is the end of what counts."""
+        return replace(self, last=last)
 
     def busy(self) -> float:
         """Share of the time that counts in which a step was computed."""
@@ -133,10 +137,6 @@ def token_seconds(answer: Answer) -> float:
     return (times[-1] - times[0]) / max(1, len(times) - 1)
 
 
-def tokens_in_time(answers: Sequence[Answer], objective: Objective, last: float) -> int:
-    """Tokens of the answers that met the objective before a time."""
-    return sum(
-        len(answer.times)
-        for answer in answers
-        if objective.is_met(answer) and answer.times[-1] <= last
-    )
+def tokens_in_time(answers: Iterable[Answer], objective: Objective) -> int:
+    """Tokens of the answers that met the objective."""
+    return sum(len(answer.times) for answer in answers if objective.is_met(answer))

@@ -1,6 +1,7 @@
 """What the ranks of the slices benchmark are asked to run, and what they tell of it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 ANY_RANK = -1
 # What rank 0 says when the models are there.
@@ -45,7 +46,9 @@ class Run:
         seconds: that count, after `warm_up`.
         in_turn: shares say nothing: each tenant with work has a step in turn, however long.
         watches_memory: ledger and process are looked at behind each step.
-        patience: seconds that the run may be longer until a tenant has had to set a sequence back.
+        waits_for: what ends the run once its seconds are over: nothing else, all answers, or that
+            a tenant has had to set a sequence back.
+        patience: seconds that it waits at most.
     """
 
     percents: dict[int, float]
@@ -56,7 +59,8 @@ class Run:
     arrivals: tuple[Arrival, ...] = ()
     in_turn: bool = False
     watches_memory: bool = False
-    patience: float = 0.0
+    waits_for: Literal["nothing", "answers", "preemption"] = "nothing"
+    patience: float = 60.0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from moe_serve.types import Request, SamplingParams, TokenEvent
 _FIRST_TOKEN = 16
 # Different ones of a stream, after which they begin anew.
 _NUM_PROMPTS = 16
+_LONGEST_WAIT = 0.02
 
 Requests = Iterator[Request]
 
@@ -30,7 +31,10 @@ class Line:
     def __init__(self, run: Run, rank: int, vocab_sizes: Mapping[int, int], log: RankLog) -> None:
         self._is_first = rank == 0
         self._log = log
+        self._waits_for = run.waits_for
         self._patience = run.patience
+        self._num_live = 0
+        self._has_preempted = False
         self._wake = 0
         self._waiting: list[Request] = []
         # All prompts are made before the run begins, so that none of its time is lost on them.
@@ -51,25 +55,37 @@ class Line:
             due, request = self._due.popleft()
             self._log.answers[request.request_id] = Answer(tenant=request.tenant, asked=due)
             self._waiting.append(request)
-        stop = self._is_first and now >= self._log.last + self._patience
+        stop = self._is_first and self._is_over(now)
         if not self._waiting and not stop:
             return ()
         self._wake += 1
         submit, self._waiting = tuple(self._waiting), []
+        self._num_live += len(submit)
         return (Command(wake=self._wake, submit=submit, stop=stop),)
 
     def wait(self, seconds: float, descriptors: Sequence[int] = ()) -> None:
         now = time.perf_counter()
         self._log.pause_begins.append(now)
         due = self._due[0][0] if self._due else inf
-        time.sleep(max(0.0, min(seconds, due - now, self._log.last + self._patience - now)))
+        time.sleep(max(0.0, min(seconds, due - now, _LONGEST_WAIT)))
 
-    def send(self, report: Report) -> None:
+    def send(self, report: Report) -> bool:
         now = time.perf_counter()
         for event in report.events:
             self._take(event, now)
         if report.stats is not None and report.stats.num_preemptions > 0:
-            self._patience = 0.0
+            self._has_preempted = True
+        return True
+
+    def _is_over(self, now: float) -> bool:
+        if now < self._log.last:
+            return False
+        is_there = {
+            "nothing": True,
+            "answers": not self._due and not self._num_live,
+            "preemption": self._has_preempted,
+        }
+        return is_there[self._waits_for] or now >= self._log.last + self._patience
 
     def _take(self, event: TokenEvent, now: float) -> None:
         if event.error:
@@ -80,6 +96,7 @@ class Line:
             answer.token_ids.append(event.token_id)
         if event.finish_reason is not None:
             answer.is_done = True
+            self._num_live -= 1
             if (requests := self._followers.pop(event.request_id, None)) is not None:
                 self._ask(requests)
 

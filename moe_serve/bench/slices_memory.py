@@ -28,8 +28,6 @@ _STEADY, _GREEDY = 0, 1
 _MIB = 1 << 20
 _MEMORY = {_STEADY: 64 * _MIB, _GREEDY: 96 * _MIB}
 _MAX_STEP, _MAX_TOKENS = 0.5, 64
-# Until it has all that it may have.
-_PATIENCE = 90.0
 _ELEMENT_BYTES = 4
 _PARTS = (WEIGHTS, WORKING_SPACE, CACHE)
 _MOST_DIFFERENCE = 2.0
@@ -109,14 +107,16 @@ class _Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Growth:
-    """Bytes that came between the first look and that at which tenants held most: cache pages."""
+    """Bytes that came between the warm-up, in which all had steps, and the time at which tenants
+    held most: cache pages."""
 
     by_ledger: int
     of_process: int
 
     @staticmethod
     def of(log: RankLog) -> "_Growth":
-        first, largest = log.samples[0], _largest(log)
+        first = next(each for each in log.samples if each.at >= log.first)
+        largest = _largest(log)
         return _Growth(_held(largest) - _held(first), largest.resident - first.resident)
 
     @property
@@ -159,7 +159,7 @@ def _pair(mode: str, paths: Mapping[str, Path], folder: Path, seconds: float) ->
         alone,
         percents={_STEADY: 50, _GREEDY: 50},
         streams=(_ANSWERING, _ASKING),
-        patience=_PATIENCE,
+        waits_for="preemption",
     )
     with serving(config, folder) as ranks:
         (alone_log,), (beside_log,) = ranks.run(alone), ranks.run(beside)

@@ -109,7 +109,7 @@ def config_of(
         max_step: seconds; scheduler.max_step.
         max_tokens, max_sequences: of a step.
     """
-    memory_mb = sum(model.memory_mb for model in models) + 64
+    memory_mb = sum(model.memory_mb for model in models)
     return {
         "models": [model.entry() for model in models],
         "pools": [

@@ -54,7 +54,9 @@ class SlicesRanks:
     def end(self) -> None:
         """Let them leave; make them, where they do not."""
         assert self._process.stdin is not None
+        # Where mpirun's own input ends, that of its ranks goes on.
         with suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
             self._process.stdin.close()
         try:
             self._process.wait(_END_SECONDS)

@@ -1,5 +1,6 @@
-"""Bursts of requests to small models, and what they take of a device."""
+"""Bursts of requests to small models, as a trace."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,43 +10,51 @@ from moe_serve.bench.slices_job import Arrival
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bursts:
-    """Requests that come one behind the other for a while, then none for a while.
+    """So many requests come at once and keep the device busy for a while, then none for a while.
 
     Attributes:
-        duty: share of time in which they come.
-        burst_seconds: of a burst in the mean; its length is within half of that, either way.
-        request_seconds: from one request of a burst to the next.
+        duty: share of time in which a device that has only these is busy with them.
+        burst_seconds: of a burst there in the mean; each is within half of that, either way.
+        token_seconds: of each token, while so many sequences are answered there.
     """
 
     duty: float
     burst_seconds: float
-    request_seconds: float
+    token_seconds: float
+    num_sequences: int
     prompt_tokens: int
-    output_tokens: int
+    max_output_tokens: int
 
     def arrivals(self, tenant: int, seconds: float, seed: int) -> list[Arrival]:
-        """Of one tenant, in order, in `duty` of the seconds exactly but for a request."""
-        chance = np.random.default_rng([seed, tenant])
-        count = max(1, round(self.duty * seconds / self.burst_seconds))
-        on = _parts(chance, count, self.duty * seconds)
-        off = _parts(chance, count, (1 - self.duty) * seconds)
-        # A phase of its own: the first pause is cut in two, of which one comes last.
-        begins = np.cumsum(off) + np.concatenate([[0.0], np.cumsum(on)[:-1]])
-        begins -= off[0] * chance.uniform()
+        """Of one tenant, in order; they are the device's work for `duty` of the seconds."""
         return [
             Arrival(
-                at=float(begin + index * self.request_seconds),
+                at=begin,
                 tenant=tenant,
                 prompt_tokens=self.prompt_tokens,
-                output_tokens=self.output_tokens,
+                output_tokens=min(
+                    max(1, round(length / self.token_seconds)), self.max_output_tokens
+                ),
             )
-            for begin, length in zip(begins, on, strict=True)
-            for index in range(max(1, round(length / self.request_seconds)))
+            for begin, length in self._bursts(np.random.default_rng([seed, tenant]), seconds)
+            for _ in range(self.num_sequences)
         ]
+
+    def _bursts(self, chance: np.random.Generator, seconds: float) -> Iterator[tuple[float, float]]:
+        """Begin and seconds of each."""
+        count = max(1, round(self.duty * seconds / self.burst_seconds))
+        lengths = _parts(chance, count, self.duty * seconds)
+        pauses = _parts(chance, count, (1 - self.duty) * seconds)
+        # A phase of its own: of the first pause a part comes last.
+        now = -chance.uniform() * pauses[0]
+        for length, pause in zip(lengths, pauses, strict=True):
+            now += pause
+            yield now, length
+            now += length
 
 
 def _parts(chance: np.random.Generator, count: int, total: float) -> list[float]:
-    """Of a total, each within half of the mean either way, before they are made to add up."""
+    """Of a total, each within half of the mean either way before they are made to add up."""
     weights = chance.uniform(0.5, 1.5, count)
     parts: list[float] = (total * weights / weights.sum()).tolist()
     return parts

@@ -1,8 +1,8 @@
 """One rank of the slices benchmark: hosts the models of a config, and serves them in runs.
 
 `python -m moe_serve.bench.slices_worker FOLDER` under mpirun; FOLDER has config.yaml. Rank 0 reads
-runs from its standard input, a line of JSON each, and answers each by a line that names the file
-with the ranks' logs.
+runs from its standard input, a line of JSON each and an empty one behind, and answers each by a
+line that names the file with the ranks' logs.
 """
 
 import sys
@@ -107,11 +107,11 @@ def main() -> None:
 
 
 def _runs(meeting: Meeting) -> Iterator[Run]:
-    """Until rank 0's standard input ends."""
+    """Until rank 0's standard input has an empty line, or ends."""
     while True:
         line = sys.stdin.buffer.readline() if meeting.launch.rank == 0 else b""
         line = meeting.exchange.allgather_bytes(line)[0]
-        if not line:
+        if not line.strip():
             return
         yield msgspec.json.decode(line, type=Run)
 

@@ -225,11 +225,14 @@ class WorldConfig:
         address: host:port where the process of plan rank 0 waits for the others.
         secret: file with a secret that all of them hold; a loopback address may do without.
         wait: seconds after which a world that is not complete is given up.
+        deadline: seconds of silence after which a rank of another mpirun, or the other end of a
+            handover, counts as lost.
     """
 
     address: str = ""
     secret: str = ""
     wait: Seconds = 300.0
+    deadline: Annotated[Seconds, Range(0.5)] = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ class LoadQuestion:
 
     Attributes:
         plan: in force.
+        lost: plan ranks that are not there; they get nothing.
         counts_LE: rows of each expert of each MoE layer; int64, little-endian.
         num_steps: of the group, in which these were counted.
         row_seconds: that a rank took for each row, where nothing is known of the hardware.
@@ -37,6 +38,7 @@ class LoadQuestion:
     """
 
     plan: Plan
+    lost: tuple[int, ...] = ()
     group: int
     counts_LE: bytes
     num_steps: int

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from moe_placement.load.trace import Ints
-from moe_placement.plan import LayerPlan
+from moe_placement.plan import LayerPlan, Plan
 
 from moe_serve.control.balance import LoadQuestion, Rearrangement, ServedDeployment
 from moe_serve.control.expert_load import ExpertLoadRecord
@@ -33,7 +33,7 @@ class Ranks(Protocol):
 
     @property
     def membership(self) -> MembershipNews:
-        """Which plan ranks are gone."""
+        """Which plan ranks are gone, and what the others run since."""
         ...
 
     @property
@@ -68,6 +68,10 @@ class _Look:
     seconds: float
 
 
+class _OvertakenError(Exception):
+    """Ranks were lost or came back, and run another plan than what was asked or moved from."""
+
+
 class Balancer:
     """
     Args:
@@ -79,34 +83,73 @@ class Balancer:
         self._record = record
         self._ranks = ranks
         self._solver = PlanSolver(served)
+        self._moved = served.plan
         self._looks: dict[int, _Look] = {}
+        self._looked_in = ranks.membership.epoch
         self._newest_epoch = served.plan.epoch
-        self.plan = served.plan
         self.moving: Moving | None = None
         self.num_given_up = 0
         self.decisions: deque[str] = deque(maxlen=_KEPT_DECISIONS)
 
+    @property
+    def plan(self) -> Plan:
+        """In force: what moves have led to, or what the ranks run since some were lost or came
+        back."""
+        regrouped = self._ranks.membership.plan
+        is_newer = regrouped is not None and regrouped.epoch > self._moved.epoch
+        return regrouped if regrouped is not None and is_newer else self._moved
+
     async def run(self) -> None:
-        """Rebalance, every so many seconds, until cancelled or ranks were lost."""
+        """Rebalance, every so many seconds, until cancelled."""
         every = self._served.config.placement.rebalance_every
         if not every or not self.plan.num_experts:
             return
-        groups = self.plan.ep_groups()
-        self._looks = {group: self._look(group) for group in groups}
+        self._look_anew()
         try:
-            while not self._ranks.membership.epoch:
+            while True:
                 await asyncio.sleep(every)
-                for group in groups:
-                    await self._consider(group)
-            self._note("ranks were lost: experts stay where they are from now on")
+                try:
+                    await self._consider_all()
+                except _OvertakenError:
+                    self._note(f"{self._changes()}: experts move again when there is new load")
+                    self._look_anew()
         except EngineDeadError as error:
             self._note(f"experts stay where they are from now on: {error}")
         finally:
             self.moving = None
             await self._solver.close()
 
-    async def _consider(self, group: int) -> None:
-        last, now = self._looks[group], self._look(group)
+    def _groups(self) -> dict[int, list[int]]:
+        """The ranks that are there of each EP group that has any."""
+        lost = self._ranks.membership.lost
+        groups = {
+            group: [rank for rank in ranks if rank not in lost]
+            for group, ranks in self.plan.ep_groups().items()
+        }
+        return {group: ranks for group, ranks in groups.items() if ranks}
+
+    def _look_anew(self) -> None:
+        self.moving = None
+        self._looked_in = self._ranks.membership.epoch
+        self._looks = {group: self._look(ranks) for group, ranks in self._groups().items()}
+
+    def _require_same_ranks(self) -> None:
+        if self._ranks.membership.epoch != self._looked_in:
+            raise _OvertakenError
+
+    def _changes(self) -> str:
+        lost = self._ranks.membership.lost
+        missing = f"plan ranks {', '.join(map(str, lost))} are lost"
+        return f"the membership has changed, {missing if lost else 'all plan ranks are there'}"
+
+    async def _consider_all(self) -> None:
+        for group, ranks in self._groups().items():
+            self._require_same_ranks()
+            if not self._ranks.membership.refusal:
+                await self._consider(group, ranks)
+
+    async def _consider(self, group: int, ranks: Sequence[int]) -> None:
+        last, now = self._looks[group], self._look(ranks)
         counts_LE = now.counts_LE - last.counts_LE
         num_steps = now.num_steps - last.num_steps
         if num_steps < 1 or counts_LE.sum(axis=1).min() < _LEAST_ROWS * counts_LE.shape[1]:
@@ -114,6 +157,7 @@ class Balancer:
         self._looks[group] = now
         question = LoadQuestion(
             plan=self.plan,
+            lost=self._ranks.membership.lost,
             group=group,
             counts_LE=counts_LE.astype("<i8").tobytes(),
             num_steps=num_steps,
@@ -121,28 +165,28 @@ class Balancer:
             bytes_per_second=self._loading_speed(),
         )
         answer = await self._solver.ask(question)
+        self._require_same_ranks()
         self._note(answer.reason)
         if answer.stages:
             await self._move(answer)
-            self._looks[group] = self._look(group)
+            self._looks[group] = self._look(ranks)
 
     async def _move(self, answer: Rearrangement) -> None:
         for number, layers in enumerate(answer.stages):
-            self._newest_epoch += 1
+            base = self.plan
+            self._newest_epoch = max(self._newest_epoch, base.epoch) + 1
             self.moving = Moving(self._newest_epoch, number + 1, len(answer.stages), answer.reason)
-            self._ranks.change_plan(self._change(layers))
+            self._ranks.change_plan(self._change(base, layers))
             if not await self._has_switched(self._newest_epoch):
                 self.num_given_up += 1
                 self._note("a rank could not make the plan ready, the one before stays in force")
                 break
-            self.plan = replace(
-                self.plan, layers={**self.plan.layers, **layers}, epoch=self._newest_epoch
-            )
+            self._moved = replace(base, layers={**base.layers, **layers}, epoch=self._newest_epoch)
         self.moving = None
 
-    def _change(self, layers: Mapping[int, LayerPlan]) -> PlanChange:
+    def _change(self, base: Plan, layers: Mapping[int, LayerPlan]) -> PlanChange:
         return PlanChange(
-            base_epoch=self.plan.epoch,
+            base_epoch=base.epoch,
             epoch=self._newest_epoch,
             slots={layer: placed.slots for layer, placed in layers.items()},
             weights={layer: placed.weights for layer, placed in layers.items()},
@@ -152,11 +196,12 @@ class Balancer:
         """All ranks run the plan of this epoch; False where it was given up.
 
         Raises:
-            EngineDeadError: ranks are lost, or neither came to be in good time.
+            EngineDeadError: neither came to be in good time.
         """
         deadline = time.monotonic() + _STAGE_SECONDS
-        while time.monotonic() < deadline and not self._ranks.membership.epoch:
-            stats = self._ranks.stats()
+        while time.monotonic() < deadline:
+            self._require_same_ranks()
+            stats = self._there()
             if any(rank.given_up_epoch >= epoch for rank in stats):
                 return False
             if all(rank.plan_epoch >= epoch for rank in stats):
@@ -164,14 +209,17 @@ class Balancer:
             await asyncio.sleep(_LOOK_SECONDS)
         raise EngineDeadError(f"the ranks did not come to run the plan of epoch {epoch}")
 
-    def _look(self, group: int) -> _Look:
+    def _there(self) -> list[RankStats]:
+        lost = self._ranks.membership.lost
+        return [each for rank, each in enumerate(self._ranks.stats()) if rank not in lost]
+
+    def _look(self, ranks: Sequence[int]) -> _Look:
         stats = self._ranks.stats()
-        ranks = [stats[rank] for rank in self._served.plan.ep_groups()[group]]
         return _Look(
-            counts_LE=self._record.total_LE(group),
-            num_steps=max(rank.num_steps for rank in ranks),
-            num_rows=sum(rank.num_expert_rows for rank in ranks),
-            seconds=sum(rank.step_seconds.get("experts", 0.0) for rank in ranks),
+            counts_LE=self._record.total_LE(self.plan.ep_group_of(ranks[0])),
+            num_steps=max(stats[rank].num_steps for rank in ranks),
+            num_rows=sum(stats[rank].num_expert_rows for rank in ranks),
+            seconds=sum(stats[rank].step_seconds.get("experts", 0.0) for rank in ranks),
         )
 
     def _loading_speed(self) -> float:

@@ -29,13 +29,20 @@ class ExpertLoadRecord:
         self._windows: defaultdict[int, Ints] = defaultdict(self._nothing)
         self._totals: defaultdict[int, Ints] = defaultdict(self._nothing)
         self._widening = 1
+        # Of ranks that came back, whose windows begin with 0 again.
+        self._first_windows: dict[int, int] = {}
 
     def add(self, rank: int, counts: ExpertCounts) -> None:
         counts_LE = np.frombuffer(counts.counts_LE, "<i8").reshape(self._shape)
         self._totals[self._group_of_rank[rank]] += counts_LE
-        self._windows[counts.window // self._widening] += counts_LE
+        window = self._first_windows.get(rank, 0) + counts.window
+        self._windows[window // self._widening] += counts_LE
         while max(self._windows) >= _MOST_WINDOWS:
             self._widen()
+
+    def restart(self, rank: int) -> None:
+        """A rank has come back: its first window is the newest one by now."""
+        self._first_windows[rank] = max(self._windows, default=0) * self._widening
 
     def total_LE(self, group: int) -> Ints:
         """Rows of one EP group since the start."""

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -71,7 +70,8 @@ def tell_other_mpiruns(config: Config, names: tuple[str, ...], ranks: RollCall, 
 
 def config_digest(config: Config) -> str:
     """Equal for configs that say the same, wherever their files and their secrets lie."""
-    return hashlib.sha256(repr(replace(config, world=WorldConfig())).encode()).hexdigest()[:12]
+    common = replace(config, world=WorldConfig(deadline=config.world.deadline))
+    return hashlib.sha256(repr(common).encode()).hexdigest()[:12]
 
 
 def _join_others(config: Config, launch: LaunchedWorld, ranks: RollCall) -> LaunchedWorld:
@@ -86,32 +86,24 @@ def _join_others(config: Config, launch: LaunchedWorld, ranks: RollCall) -> Laun
     encoded = ranks.allgather_bytes(encode_member(own))
     members = membership(0, encoded).members
     answer, host = _ask(config, point, members, ranks)
-    if answer.comeback is not None:
-        _require_experts_alone(config, [member.pool for member in members])
     world = Membership(0, answer.members)
     local = host_ranks(world, launch.rank)
-    key = point.key(answer.session)
+    joined = Joined(
+        launch.rank,
+        world,
+        point.key(answer.session),
+        listener,
+        host,
+        answer.comeback,
+        config.world.deadline,
+    )
     return replace(
         launch,
         local_rank=local.index(launch.rank),
         local_size=len(local),
-        joined=Joined(launch.rank, world, key, listener, host, answer.comeback),
+        joined=joined,
         address=address,
     )
-
-
-def _require_experts_alone(config: Config, names: Sequence[str]) -> None:
-    """Refuse to come back with what requests, or their keys and values, were routed to.
-
-    Raises:
-        AgreedError: names the pool; the same on all ranks of this mpirun.
-    """
-    for pool in config.pools:
-        if pool.name in names and pool.role != "experts":
-            raise AgreedError(
-                f'pool "{pool.name}" was lost and has the role {pool.role}: only pools of role '
-                "experts come back to a server that runs; drain it and start all mpiruns again"
-            )
 
 
 def _ask(

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import zmq
 
-from moe_serve.control.addresses import first_reachable
 from moe_serve.messages import Command, Report
 
 logger = logging.getLogger(__name__)
@@ -55,10 +54,13 @@ class RankLink:
             poller.register(source, zmq.POLLIN)
         poller.poll(int(seconds * 1000))
 
-    def send(self, report: Report) -> None:
-        if self._front_end is not None:
-            frames = [self._front_end, self._secret, self._encoder.encode(report)]
-            self._socket.send_multipart(frames)
+    def send(self, report: Report) -> bool:
+        """Whether the front end has called: nobody else gets anything."""
+        if self._front_end is None:
+            return False
+        frames = [self._front_end, self._secret, self._encoder.encode(report)]
+        self._socket.send_multipart(frames)
+        return True
 
     def close(self) -> None:
         """Wait up to a second for the last reports to leave."""
@@ -67,16 +69,20 @@ class RankLink:
 
 
 class FrontEndLink:
-    """The front end's end of one rank's line, for asyncio."""
+    """The front end's end of one rank's line, for asyncio.
 
-    def __init__(self, context: Any, address: str, secret: bytes) -> None:
+    Args:
+        endpoint: of ZeroMQ; the rank may not be there yet, or not any more.
+    """
+
+    def __init__(self, context: Any, endpoint: str, secret: bytes) -> None:
         self._secret = secret
         self._decoder = msgspec.msgpack.Decoder(Report)
         self._encoder = msgspec.msgpack.Encoder()
         self._socket = context.socket(zmq.DEALER)
         self._socket.set_hwm(0)
         self._socket.linger = _LINGER_MILLISECONDS
-        self._socket.connect(first_reachable(address))
+        self._socket.connect(endpoint)
 
     async def send(self, command: Command) -> None:
         await self._socket.send_multipart([self._secret, self._encoder.encode(command)])

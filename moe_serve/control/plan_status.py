@@ -1,5 +1,6 @@
 """What `/v1/plan` tells of the plan in force: what is where, why, under which load, what moves."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,17 +26,30 @@ class PlanStatus:
 
     def values(self) -> dict[str, Any]:
         """For JSON; layers by the model's own numbers."""
-        plan, stats = self._balancer.plan, self._ranks.stats()
+        plan, membership = self._balancer.plan, self._ranks.membership
         return {
             **_plan_values(plan),
             "reasons": list(self._served.reasons),
             "load": self._load(plan),
-            "ranks": {
-                "plan_epoch": [rank.plan_epoch for rank in stats],
-                "load_over_mean": list(self._ranks.rank_loads),
-                "lost": sorted(self._ranks.membership.lost),
+            "ranks": self._rank_values(),
+            "membership": {
+                "epoch": membership.epoch,
+                "lost": sorted(membership.lost),
+                "refusal": membership.refusal,
             },
             "rebalancing": self._rebalancing(),
+        }
+
+    def _rank_values(self) -> dict[str, list[Any]]:
+        """By plan rank; null for those that are lost."""
+        lost = self._ranks.membership.lost
+        by_rank: dict[str, Sequence[Any]] = {
+            "plan_epoch": [rank.plan_epoch for rank in self._ranks.stats()],
+            "load_over_mean": self._ranks.rank_loads,
+        }
+        return {
+            name: [None if rank in lost else value for rank, value in enumerate(values)]
+            for name, values in by_rank.items()
         }
 
     def _load(self, plan: Plan) -> dict[str, list[float]]:

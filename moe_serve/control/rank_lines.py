@@ -1,14 +1,18 @@
 """The front end's lines to all ranks: commands go out under a wake number, reports come in."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import zmq.asyncio
 
+from moe_serve.control.addresses import first_reachable
 from moe_serve.control.link import FrontEndLink
-from moe_serve.errors import EngineDeadError
+from moe_serve.errors import BringUpError, EngineDeadError
 from moe_serve.messages import Command, Report
+
+logger = logging.getLogger(__name__)
 
 
 class RankLines:
@@ -21,6 +25,7 @@ class RankLines:
         wake: the newest wake number.
         lost: ranks that nothing is sent to.
         addresses: as they are now.
+        unreached: why a rank could not be reached, of those that could not.
     """
 
     def __init__(
@@ -29,9 +34,10 @@ class RankLines:
         self.wake = 0
         self.lost: Collection[int] = ()
         self.addresses = list(addresses)
+        self.unreached: dict[int, str] = {}
         self._context = zmq.asyncio.Context()
-        self._links = [FrontEndLink(self._context, address, secret) for address in addresses]
         self._secret = secret
+        self._links = [self._open(rank) for rank in range(len(addresses))]
         self._take = take
         self._tasks: list[asyncio.Task[None]] = []
         self._sending: set[asyncio.Task[None]] = set()
@@ -56,13 +62,9 @@ class RankLines:
                 raise EngineDeadError("the line to a rank has ended")
 
     def connect_again(self, rank: int, address: str) -> None:
-        """A line to a rank that has come back; it is told the newest wake number.
-
-        Raises:
-            BringUpError: it cannot be reached.
-        """
+        """A line to a rank that has come back; it is told the newest wake number."""
         self.addresses[rank] = address
-        link = FrontEndLink(self._context, address, self._secret)
+        link = self._open(rank)
         self._tasks[rank].cancel()
         self._links[rank].close()
         self._links[rank] = link
@@ -97,6 +99,18 @@ class RankLines:
         for link in self._links:
             link.close()
         self._context.term()
+
+    def _open(self, rank: int) -> FrontEndLink:
+        """A rank that cannot be reached may be lost: that will be known soon."""
+        address = self.addresses[rank]
+        self.unreached.pop(rank, None)
+        try:
+            endpoint = first_reachable(address)
+        except BringUpError as error:
+            self.unreached[rank] = str(error)
+            logger.warning("rank %d: %s, unless it is lost", rank, error)
+            endpoint = address.split(",")[0]
+        return FrontEndLink(self._context, endpoint, self._secret)
 
     async def _listen(self, rank: int, link: FrontEndLink) -> None:
         while True:

@@ -12,7 +12,7 @@ from moe_placement.memory.rank_weights import expert_bytes
 from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import LayerPlan, Plan
 from moe_placement.solver.moving.rebalance import MovePolicy, Rebalance, rebalance
-from moe_placement.solver.pools.old_plan import old_placement
+from moe_placement.solver.pools.old_plan import placement_on
 from moe_placement.solver.predicted import predicted_seconds
 from moe_placement.solver.problem import (
     ExpertPlacement,
@@ -66,7 +66,7 @@ def rearrange(
 def _group(
     served: ServedDeployment, hardware: Mapping[str, DeviceSpec], question: LoadQuestion
 ) -> GroupRanks:
-    ranks = sorted(question.plan.ep_groups()[question.group])
+    ranks = sorted(set(question.plan.ep_groups()[question.group]) - set(question.lost))
     pool_N = [question.plan.pool_of(rank) for rank in ranks]
     known = {pool.name: hardware[pool.name] for pool in pool_N if pool.name in hardware}
     memory_N = [served.memories[rank] for rank in ranks]
@@ -86,8 +86,7 @@ def _problem(
     shares_LE = counts_LE / counts_LE.sum(axis=1, keepdims=True)
     activation_bytes = ACTIVATION_BYTES[config.models[0].dtype]
     problem = expert_problem(config, spec, group, shares_LE, activation_bytes)
-    old = old_placement(question.plan, tuple(group.ranks))
-    assert old is not None
+    old = placement_on(question.plan, group.ranks)
     held_LN = _held(question.plan, group.ranks)
     kept = [expert_bytes(spec, pool.weight_format, pool.device) for pool in group.pool_N]
     bytes_N = np.array(kept, np.int64)
@@ -162,8 +161,16 @@ def _layer_plans(
         layers |= changed
         if changed:
             changes.append(changed)
-    replace(plan, layers=layers).validate()
+    for layer, placed in layers.items():
+        _on(placed, group.ranks).validate(layer, {0: range(len(group.ranks))}, plan.num_experts)
     return tuple(changes)
+
+
+def _on(placed: LayerPlan, ranks: Sequence[int]) -> LayerPlan:
+    """What some ranks have of a layer: other EP groups may be lost."""
+    return LayerPlan(
+        tuple(placed.slots[rank] for rank in ranks), tuple(placed.weights[rank] for rank in ranks)
+    )
 
 
 def _merged(plan: Plan, layer: int, ranks: Sequence[int], placement: ExpertPlacement) -> LayerPlan:

@@ -27,6 +27,8 @@ from moe_serve.types import Request, TokenEvent
 logger = logging.getLogger(__name__)
 
 _LAST_REPORT_SECONDS = 2.0
+# A rank may be lost as it starts, and the others may load its experts first.
+_FIRST_ANSWER_SECONDS = 300.0
 
 
 class _Change:
@@ -131,10 +133,22 @@ class RemoteEngine:
         return self._journal.of_tenant(tenant)
 
     async def start(self) -> None:
-        """Greet every rank and wait until each has answered."""
+        """Greet every rank and wait until each has answered, or is known to be lost.
+
+        Raises:
+            BringUpError: one does neither; or those that are left cannot serve.
+        """
         self._lines.listen()
         self._lines.send_all({})
-        await asyncio.gather(*(heard.wait() for heard in self._heard))
+        answers = asyncio.gather(*(heard.wait() for heard in self._heard))
+        try:
+            await asyncio.wait_for(answers, _FIRST_ANSWER_SECONDS)
+        except TimeoutError:
+            silent = next(rank for rank, heard in enumerate(self._heard) if not heard.is_set())
+            why = self._lines.unreached.get(silent, "see its log")
+            raise BringUpError(f"rank {silent} does not answer the front end: {why}") from None
+        if self.membership.refusal:
+            raise BringUpError(self.membership.refusal)
         self._refusal = ""
 
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[TokenEvent, None]:
@@ -260,11 +274,9 @@ class RemoteEngine:
         self._ended[rank].clear()
         self._stats[rank] = RankStats(plan_rank=rank)
         self._imbalance.restart(self._stats)
-        try:
-            self._lines.connect_again(rank, address)
-        except BringUpError as error:
-            # If it is gone again already, that will be known soon.
-            logger.warning("rank %d has come back, and cannot be spoken to: %s", rank, error)
+        if self._record is not None:
+            self._record.restart(rank)
+        self._lines.connect_again(rank, address)
 
     def _resubmit(self, entry: Entry) -> None:
         rest = entry.rest

@@ -104,9 +104,11 @@ class MemoryLedger:
             self._budgets = {**self._budgets, tenant: budget}
         return budget
 
-    def resize(self, tenant: int, num_bytes: int) -> None:
-        """Let a tenant's booked parts and guaranteed pages have so many bytes together. A limit
-        that was its guarantee remains so.
+    def resize(self, tenant: int, num_bytes: int, *, is_hard: bool | None = None) -> None:
+        """Let a tenant's booked parts and guaranteed pages have so many bytes together.
+
+        Args:
+            is_hard: whether it may hold no more than that; None leaves it as it is.
 
         Raises:
             LedgerError: others leave less, or it uses more.
@@ -117,8 +119,10 @@ class MemoryLedger:
             raise LedgerError(f"{_mib(num_bytes)} asked for a model, it holds {_mib(booked)}")
         if budget is not None:
             guaranteed = max(0, num_bytes - booked) // budget.page_bytes
-            is_hard = budget.limit == budget.guaranteed
-            limit = guaranteed if is_hard else max(guaranteed, budget.limit)
+            most = budget.limit if is_hard is None else budget.capacity
+            if is_hard is None or budget.is_fixed:
+                is_hard = budget.limit == budget.guaranteed
+            limit = guaranteed if is_hard else max(guaranteed, most)
             self.resize_pages(tenant, guaranteed, limit)
 
     def resize_pages(self, tenant: int, guaranteed: int, limit: int) -> None:

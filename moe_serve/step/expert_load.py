@@ -20,6 +20,7 @@ class ExpertCounter:
         self._num_experts = num_experts
         self._counts_LE = np.zeros((len(layers), num_experts), np.int64)
         self._taken_LE = self._counts_LE.copy()
+        self._before_step_LE = self._counts_LE.copy()
         self._num_steps = 0
 
     @property
@@ -42,7 +43,12 @@ class ExpertCounter:
             self._counts_LE[self._row_of_layer[layer]] += counts_E
 
     def end_step(self) -> None:
+        self._before_step_LE[:] = self._counts_LE
         self._num_steps += 1
+
+    def drop_step(self) -> None:
+        """What was counted since the last step ended is of one that will be computed again."""
+        self._counts_LE[:] = self._before_step_LE
 
     def take(self) -> ExpertCounts | None:
         """What was counted since the last time, all in the window of the last step; None if nothing

@@ -132,15 +132,11 @@ class ExpertMover:
             layer: LayerPlan(slots, change.weights[layer]) for layer, slots in change.slots.items()
         }
         plan = replace(self._plan, layers={**self._plan.layers, **layers}, epoch=change.epoch)
-        num_to_load = sum(len(self._missing(layer, placed)) for layer, placed in layers.items())
-        needed = (self._plan.num_slots(self._rank) + num_to_load) * self._limits.expert_bytes
-        if num_to_load and needed > self._limits.room:
-            self._give_up(
-                change.epoch,
-                f"experts would take {needed} bytes while they move, {self._limits.room} are free",
-            )
+        if lacking := self.lacking(plan):
+            why = f"while experts move, {lacking} bytes more are wanted than are free"
+            self._give_up(change.epoch, why)
             return
-        self._way = _Way(plan, num_to_load, self._load(layers))
+        self._way = _Way(plan, self._num_to_load(layers), self._load(layers))
         self._allowance = 0
 
     def advance(self) -> None:
@@ -179,6 +175,12 @@ class ExpertMover:
         if self._way is not None and self.epoch < epoch == self.ready_epoch:
             self._switch(self._way)
 
+    def lacking(self, plan: Plan) -> int:
+        """Bytes of room, for what a plan has here beside what the one in force has."""
+        num_to_load = self._num_to_load(plan.layers)
+        needed = (self._plan.num_slots(self._rank) + num_to_load) * self._limits.expert_bytes
+        return max(0, needed - self._limits.room) if num_to_load else 0
+
     def prepare(self, plan: Plan, tables_of: Callable[[Plan], Mapping[int, RoutingTable]]) -> None:
         """Load, while no step is computed, what a plan has here and the one in force has not.
 
@@ -192,8 +194,7 @@ class ExpertMover:
             for layer, placed in plan.layers.items()
             if placed.slots[self._rank] != self._plan.layers[layer].slots[self._rank]
         }
-        num_to_load = sum(len(self._missing(layer, placed)) for layer, placed in layers.items())
-        self._way = _Way(plan, num_to_load, self._load(layers))
+        self._way = _Way(plan, self._num_to_load(layers), self._load(layers))
         for _ in self._way.loading:
             pass
         self._way.is_ready = True
@@ -234,6 +235,9 @@ class ExpertMover:
             self._way.sources[layer] = sources
             self._way.tables |= self._tables_of(replace(self._plan, layers={layer: placed}))
             yield self._limits.bytes_per_step
+
+    def _num_to_load(self, layers: Mapping[int, LayerPlan]) -> int:
+        return sum(len(self._missing(layer, placed)) for layer, placed in layers.items())
 
     def _missing(self, layer: int, placed: LayerPlan) -> set[int]:
         return set(placed.slots[self._rank]) - set(self._plan.layers[layer].slots[self._rank])

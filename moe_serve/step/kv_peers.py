@@ -43,7 +43,7 @@ class KvPeers:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = endpoint
-        self._ways = ways
+        self._ways = dict(ways)
         self._called = {way.address: way for way in ways.values()}
         self._now = now
         self._sending: dict[str, Agreement | None] = {}
@@ -85,12 +85,25 @@ class KvPeers:
         match event:
             case PeerReady():
                 self._sending[event.hello.name] = event.sending
+                # One that has come back has called itself.
+                if event.hello.name in self._ways:
+                    self._next_calls.pop(self._ways[event.hello.name].address, None)
             case PeerLost():
                 self._sending.pop(event.name, None)
                 if event.name in self._ways:
                     self._next_calls[self._ways[event.name].address] = self._now()
             case PeerRefused() if event.address in self._called:
                 self._next_calls[event.address] = self._now() + _SECONDS_BETWEEN_CALLS
+
+    def readdress(self, name: str, way: KvWay) -> None:
+        """One that this end calls is elsewhere now; it will have called first."""
+        if name in self._ways:
+            before = self._ways[name].address
+            self._next_calls.pop(before, None)
+            del self._called[before]
+        self._ways[name] = self._called[way.address] = way
+        if not self.is_ready(name):
+            self._next_calls[way.address] = self._now() + _SECONDS_BETWEEN_CALLS
 
     def call_again(self) -> None:
         """Call those that were lost, now and then."""

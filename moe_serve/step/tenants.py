@@ -29,7 +29,7 @@ class Tenant:
         engine: None where it is on another rank, or runs in a lane.
         lane: where it has a part of the device's processors to itself: it takes no turns.
         memory: bytes here, by part.
-        resize: gives it so many bytes here; LedgerError where that cannot be.
+        resize: gives it so many bytes here, at most or at least; LedgerError where that cannot be.
         close: gives back what it holds here.
         takes_turns: not where it has processors to itself.
     """
@@ -42,7 +42,7 @@ class Tenant:
     engine: RankEngine | None = None
     lane: Lane | None = None
     memory: Callable[[], dict[str, int]] = dict
-    resize: Callable[[int], None] = lambda num_bytes: None
+    resize: Callable[[int, bool], None] = lambda num_bytes, is_hard: None
     close: Callable[[], None] = lambda: None
     takes_turns: bool = True
 
@@ -96,7 +96,8 @@ class Tenants:
 
     def resize(self, number: int, num_bytes: int) -> None:
         """Raise LedgerError where a tenant cannot have so many bytes here."""
-        self._tenants[number].resize(num_bytes)
+        tenant = self._tenants[number]
+        tenant.resize(num_bytes, tenant.is_hard)
 
     def close(self, number: int) -> None:
         """End what it still does, and give back what it holds."""

@@ -9,6 +9,7 @@ rank's keys and values asks the front end for a newer number.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from moe_comm.header import StepHeader, agree
@@ -43,7 +44,9 @@ class Link(Protocol):
         """Sleep until something comes, or can be read from one of the descriptors."""
         ...
 
-    def send(self, report: Report) -> None: ...
+    def send(self, report: Report) -> bool:
+        """Whether there is somebody to send to yet."""
+        ...
 
 
 class Regrouped(Protocol):
@@ -55,13 +58,21 @@ class Regrouped(Protocol):
     @property
     def news(self) -> MembershipNews: ...
 
+    @property
+    def stops(self) -> bool:
+        """A rank was told to stop: all are to."""
+        ...
+
 
 class Worker:
     """
     Args:
         load, mover: of the main tenant, whose experts may move.
         watch: called now and then; raises where the rank must not go on.
-        regroup: called where ranks are lost or come back; raises where there is no going on.
+        regroup: called where ranks are lost or come back, with whether this rank was told to stop;
+            raises where there is no going on.
+        part: called when the ranks of this EP group have agreed to stop; returns when all ranks
+            of the world have, and raises PeerLostError where one is lost or comes back before.
     """
 
     def __init__(
@@ -74,7 +85,8 @@ class Worker:
         watch: Callable[[], None],
         load: ExpertCounter,
         mover: ExpertMover,
-        regroup: Callable[[], Regrouped] | None = None,
+        regroup: Callable[[bool], Regrouped] | None = None,
+        part: Callable[[], None] = lambda: None,
         main_tenant: int = 0,
     ) -> None:
         self._plan_rank = plan_rank
@@ -86,8 +98,10 @@ class Worker:
         self._load = load
         self._mover = mover
         self._regroup = regroup
+        self._part = part
         self._main_tenant = main_tenant
         self._news: MembershipNews | None = None
+        self._is_heard = False
         self._refusal = ""
         self._wake = 0
         self._stop = False
@@ -104,14 +118,15 @@ class Worker:
             PeerLostError: ranks are lost, and there is no going on without them.
         """
         if comes_back and self._regroup is not None:
-            self._follow(self._regroup())
+            self._follow(self._regroup(self._stop))
         while True:
             try:
-                return self._serve()
+                self._serve()
+                return self._part()
             except PeerLostError:
                 if self._regroup is None:
                     raise
-            self._follow(self._regroup())
+            self._follow(self._regroup(self._stop))
 
     def close(self) -> None:
         """End what runs in other threads."""
@@ -120,10 +135,11 @@ class Worker:
     def _follow(self, regrouped: Regrouped) -> None:
         self._exchange, self._news = regrouped.exchange, regrouped.news
         self._refusal = regrouped.news.refusal
+        self._stop |= regrouped.stops
         if self._refusal:
             self._tenants.abort_all()
         if self._plan_rank == 0:
-            self._link.send(Report(plan_rank=0, news=regrouped.news))
+            self._send(Report(plan_rank=0))
 
     def _serve(self) -> None:
         agreed_wake = -1
@@ -133,6 +149,7 @@ class Worker:
             self._report_lanes()
             header = agree(self._exchange, self._header())
             if header.stop:
+                self._stop = True
                 self._report([], force=True, is_last=True)
                 return
             self._follow_header(header)
@@ -219,8 +236,9 @@ class Worker:
                 self._changes.take(command.tenant_change)
             events += [event for request in command.submit for event in self._add(request)]
             events += [event for name in command.abort if (event := self._tenants.abort(name))]
-        if events:
-            self._report(events)
+        # The front end may have called only now.
+        if events or (commands and not self._is_heard):
+            self._report(events, force=not self._is_heard)
 
     def _add(self, request: Request) -> list[TokenEvent]:
         if self._refusal and request.decode_rank is not None:
@@ -254,18 +272,23 @@ class Worker:
             self._next_stats = now + _SECONDS_BETWEEN_STATS
             stats = self._mover.add_to(self._tenants.stats())
         if events or stats is not None or counts is not None:
-            self._link.send(
+            self._send(
                 Report(
                     plan_rank=self._plan_rank,
                     events=tuple(events),
                     stats=stats,
                     expert_counts=counts,
                     is_last=is_last,
-                    # Again and again: the front end may not have called yet.
-                    news=self._news if self._plan_rank == 0 else None,
                     tenant_news=tenant_news,
                 )
             )
         # After the events have left: where this raises, no token is lost.
         if stats is not None and not is_last:
             self._watch()
+
+    def _send(self, report: Report) -> None:
+        """With news, of plan rank 0, until the front end has called and can hear them."""
+        news = self._news if self._plan_rank == 0 else None
+        self._is_heard = self._link.send(replace(report, news=news))
+        if self._is_heard:
+            self._news = None

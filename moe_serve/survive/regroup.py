@@ -2,29 +2,26 @@
 then the step that was broken off once more."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 from moe_comm.transport.exchange import Exchange, PeerLostError
+from moe_comm.transport.lifeline import Record
 from moe_placement.plan import Plan
 
 from moe_serve.bring_up import Meeting
 from moe_serve.control.groups import part_of
 from moe_serve.control.together import together
-from moe_serve.errors import AgreedError, PlacementError
+from moe_serve.errors import AgreedError
 from moe_serve.exchanges import make_dispatcher, open_exchanges, routing_tables
+from moe_serve.kv_join import KvJoin
 from moe_serve.load_rank import LoadedRank, RankParts
 from moe_serve.messages import MembershipNews
-from moe_serve.survive.remaining_plan import (
-    Missing,
-    choose_ranks,
-    find_missing,
-    plan_without,
-    with_missing,
-)
-from moe_serve.survive.room import free_slots
+from moe_serve.survive.next_plan import Standpoint, with_all_experts
+from moe_serve.survive.welcome import Welcome, encode_welcome
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +31,25 @@ class Regrouped:
     """Attributes:
     exchange: what the step headers run over from now on.
     news: what the front end must know; with a refusal the ranks compute nothing any more.
+    stops: some rank has been told to stop; that is meant for all of them.
     """
 
     exchange: Exchange
     news: MembershipNews
+    stops: bool
+
+
+class _Card(msgspec.Struct, frozen=True):
+    """What each rank says of itself when those meet that are there.
+
+    Attributes:
+        link: addresses of its link.
+        kv_end: see KvJoin; empty where it has none.
+    """
+
+    link: str
+    kv_end: bytes
+    stops: bool
 
 
 class Survivor:
@@ -47,36 +59,58 @@ class Survivor:
     Args:
         parts, loaded: of the rank as it was brought up.
         address: of the rank's link.
+        kv: its part in handovers, where there are any.
+        secret: what ranks that come back must know; see Welcome.
     """
 
     def __init__(
-        self, meeting: Meeting, parts: RankParts, loaded: LoadedRank, address: str
+        self,
+        meeting: Meeting,
+        parts: RankParts,
+        loaded: LoadedRank,
+        address: str,
+        kv: KvJoin | None,
+        secret: bytes,
     ) -> None:
         self._meeting = meeting
         self._parts = parts
         self._loaded = loaded
         self._address = address
+        self._kv = kv
+        self._secret = secret
         self._all_groups = parts.groups
         self._lost: frozenset[int] = frozenset()
         self._whole = parts.deployment.plan
 
-    def go_on(self) -> Regrouped:
+    def welcome(self) -> bytes:
+        """What plan rank 0 tells ranks that come back; any thread may ask."""
+        memories = tuple(memory.device_bytes for memory in self._parts.deployment.memories)
+        # It may be asked before this rank has acted on the loss.
+        plan = self._whole if self._lost else self._loaded.mover.plan
+        kv_ends = self._kv.ends if self._kv is not None else {}
+        return encode_welcome(Welcome(memories, self._secret, plan, kv_ends))
+
+    def go_on(self, stops: bool) -> Regrouped:
         """After a PeerLostError.
+
+        Args:
+            stops: this rank has been told to stop.
 
         Raises:
             PeerLostError: there is no going on: plan rank 0 or its mpirun was lost, or nobody.
         """
+        self._loaded.load.drop_step()
         while True:
             try:
-                return self._regroup()
+                return self._regroup(stops)
             except PeerLostError:
                 if not self._meeting.has_changed:
                     raise
 
-    def _regroup(self) -> Regrouped:
+    def _regroup(self, stops: bool) -> Regrouped:
         record = self._meeting.leave_lost_behind()
         self._meet_again(record.lost)
-        addresses = self._meeting.exchange.allgather_bytes(self._address.encode())
+        cards = self._show_cards(stops)
         refusal = ""
         try:
             self._replan(record.lost)
@@ -85,17 +119,16 @@ class Survivor:
                 raise PeerLostError(str(error)) from error
             refusal = f"the server cannot go on: {error}"
         self._lost = record.lost
-        there = [rank for rank in range(self._meeting.launch.size) if rank not in record.lost]
-        links = {rank: each.decode() for rank, each in zip(there, addresses, strict=True)}
-        news = MembershipNews(record.epoch, tuple(sorted(record.lost)), refusal, links)
-        logger.warning(
-            "membership epoch %d: plan ranks %s are there, lost are %s%s",
+        news = MembershipNews(
             record.epoch,
-            ", ".join(map(str, there)),
-            ", ".join(map(str, news.lost)) or "none",
-            f"; {refusal}" if refusal else "",
+            tuple(sorted(record.lost)),
+            refusal,
+            {rank: card.link for rank, card in cards.items()},
+            self._loaded.mover.plan,
         )
-        return Regrouped(self._parts.exchanges.steps, news)
+        _tell(record, cards, refusal)
+        told_to_stop = any(card.stops for card in cards.values())
+        return Regrouped(self._parts.exchanges.steps, news, told_to_stop)
 
     def _meet_again(self, lost: frozenset[int]) -> None:
         parts = self._parts
@@ -111,21 +144,22 @@ class Survivor:
         if not self._lost:
             self._whole = self._loaded.mover.plan
 
-    def _base(self, lost: frozenset[int]) -> Plan:
-        """The plan to go on from, as plan rank 0 has it: the one in force, or where ranks came
-        back that had a place in it before, the one that was in force when all were there."""
-        own = self._whole if self._lost - lost else self._loaded.mover.plan
-        text = msgspec.json.encode(own) if self._parts.rank == 0 else b""
-        told = self._meeting.exchange.allgather_bytes(text)[0]
-        newest = max(
-            map(int, self._meeting.exchange.allgather_bytes(b"%d" % self._loaded.mover.epoch))
-        )
-        return replace(msgspec.json.decode(told, type=Plan), epoch=newest)
+    def _show_cards(self, stops: bool) -> Mapping[int, _Card]:
+        """Those of all that are there, by plan rank; who hands over knows where the others are."""
+        own = _Card(self._address, self._kv.own if self._kv is not None else b"", stops)
+        told = self._meeting.exchange.allgather_bytes(msgspec.msgpack.encode(own))
+        cards = {
+            rank: msgspec.msgpack.decode(each, type=_Card)
+            for rank, each in zip(self._meeting.ranks, told, strict=True)
+        }
+        if self._kv is not None:
+            ends = {rank: card.kv_end for rank, card in cards.items() if card.kv_end}
+            self._kv = self._kv.update(ends)
+        return cards
 
     def _replan(self, lost: frozenset[int]) -> None:
         parts, mover, everybody = self._parts, self._loaded.mover, self._meeting.exchange
-        left = plan_without(self._base(lost), lost)
-        plan = together(everybody, lambda: self._with_all_experts(left, lost))
+        plan = self._next_plan(lost)
         ranks = part_of(parts.groups.steps, parts.rank)
         together(everybody, lambda: mover.prepare(plan, partial(routing_tables, ranks=ranks)))
         dispatcher = make_dispatcher(
@@ -135,30 +169,42 @@ class Survivor:
         self._loaded.runner.rebind(parts.exchanges.attention)
         mover.commit()
 
-    def _with_all_experts(self, plan: Plan, lost: Collection[int]) -> Plan:
-        """
+    def _next_plan(self, lost: frozenset[int]) -> Plan:
+        """As plan rank 0 has it: where ranks came back that had a place in it before, the plan
+        that was in force when all were there, or what can be had of it.
+
         Raises:
-            PlacementError: nobody is left that takes requests, or experts are missing for which
-                there is no room.
+            AgreedError: there is none that those can run that are there.
         """
-        parts = self._parts
-        if not parts.groups.homes(plan):
-            raise PlacementError("every rank that takes requests is lost; start its pool again")
-        missing = find_missing(plan, lost)
-        room = free_slots(parts.config, parts.deployment, plan, missing, lost)
-        places = choose_ranks(plan, missing, lost, room)
-        if len(places) < len(missing):
-            raise PlacementError(_lament(missing, [each for each in missing if each not in places]))
-        if missing:
-            logger.warning("%d experts are loaded again where there is room", len(missing))
-        return with_missing(plan, places)
+        parts, mover, everybody = self._parts, self._loaded.mover, self._meeting.exchange
+        own = Standpoint(mover.plan, self._whole, tuple(self._lost - lost))
+        text = msgspec.msgpack.encode(own) if parts.rank == 0 else b""
+        told = msgspec.msgpack.decode(everybody.allgather_bytes(text)[0], type=Standpoint)
+        epoch = max(map(int, everybody.allgather_bytes(b"%d" % mover.epoch)))
+        *better, last = (
+            partial(with_all_experts, parts.config, parts.deployment, parts.groups, plan, lost)
+            for plan in told.plans(lost, epoch)
+        )
+        for complete in better:
+            with suppress(AgreedError):
+                plan = together(everybody, complete)
+                lacking = [
+                    int(each) for each in everybody.allgather_bytes(b"%d" % mover.lacking(plan))
+                ]
+                if not any(lacking):
+                    return plan
+            logger.warning(
+                "the plan from before the loss does not fit beside what ranks hold by now: they "
+                "keep that"
+            )
+        return together(everybody, last)
 
 
-def _lament(missing: Sequence[Missing], homeless: Sequence[Missing]) -> str:
-    first = homeless[0]
-    return (
-        f"{len(missing)} experts were lost with their ranks, and the memory of those that are left "
-        f"has no room for {len(homeless)} of them, the first is expert {first.expert} of layer "
-        f"{first.layer}; start the lost pool again, lower cache.num_pages, or give the plan "
-        "replicas"
+def _tell(record: Record, cards: Mapping[int, _Card], refusal: str) -> None:
+    logger.warning(
+        "membership epoch %d: plan ranks %s are there, lost are %s%s",
+        record.epoch,
+        ", ".join(map(str, cards)),
+        ", ".join(map(str, sorted(record.lost))) or "none",
+        f"; {refusal}" if refusal else "",
     )

@@ -36,6 +36,18 @@ def plan_without(plan: Plan, lost: Collection[int]) -> Plan:
     return replace(plan, layers=layers, epoch=plan.epoch + 1)
 
 
+def plan_with(plan: Plan, whole: Plan, returned: Collection[int]) -> Plan:
+    """A plan, and what another one has on some ranks; `plan_without` evens out the weights."""
+    layers = {
+        layer: LayerPlan(
+            _replaced(placed.slots, whole.layers[layer].slots, returned),
+            _replaced(placed.weights, whole.layers[layer].weights, returned),
+        )
+        for layer, placed in plan.layers.items()
+    }
+    return replace(plan, layers=layers)
+
+
 def find_missing(plan: Plan, lost: Collection[int]) -> list[Missing]:
     """Experts that an EP group with ranks has nowhere, in order."""
     return [
@@ -101,6 +113,15 @@ def _layer_without(placed: LayerPlan, left: Mapping[int, Sequence[int]]) -> Laye
             held = zip(slots[rank], placed.weights[rank], strict=True)
             weights[rank] = tuple(weight / total[expert] for expert, weight in held)
     return LayerPlan(tuple(slots), tuple(weights))
+
+
+def _replaced(
+    rows: tuple[tuple[Value, ...], ...],
+    others: tuple[tuple[Value, ...], ...],
+    ranks: Collection[int],
+) -> tuple[tuple[Value, ...], ...]:
+    both = zip(rows, others, strict=True)
+    return tuple(other if rank in ranks else row for rank, (row, other) in enumerate(both))
 
 
 def _extended(

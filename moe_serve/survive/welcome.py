@@ -1,10 +1,11 @@
-"""What ranks that come back must know of a server that runs to plan as it was planned."""
+"""What ranks that come back must know of a server that runs to be what they were in it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+from moe_placement.plan import Plan
 
-from moe_serve.control.deployment import Deployment
 from moe_serve.control.world import LaunchedWorld
 
 
@@ -12,17 +13,19 @@ from moe_serve.control.world import LaunchedWorld
 class Welcome:
     """Attributes:
     memories: bytes that each plan rank had when it was brought up.
-    secret: of the lines between front end and ranks.
+    secret: of the lines between front end and ranks, and between the ends of handovers.
+    plan: that all ranks run once they are there again.
+    kv_ends: each rank's end of handovers as it announces itself; of those that have one.
     """
 
     memories: tuple[int, ...]
     secret: bytes
+    plan: Plan
+    kv_ends: Mapping[int, bytes]
 
 
-def welcome_of(deployment: Deployment, secret: bytes) -> bytes:
-    """As plan rank 0 has those told that come back."""
-    memories = tuple(memory.device_bytes for memory in deployment.memories)
-    return msgspec.msgpack.encode(Welcome(memories, secret))
+def encode_welcome(welcome: Welcome) -> bytes:
+    return msgspec.msgpack.encode(welcome)
 
 
 def read_welcome(launch: LaunchedWorld) -> Welcome | None:

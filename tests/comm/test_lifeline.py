@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -13,7 +14,7 @@ from multiprocessing.connection import Connection
 import pytest
 from moe_comm.membership import Member, Membership
 from moe_comm.transport.exchange import PeerLostError
-from moe_comm.transport.lifeline import SILENT_SECONDS, Record
+from moe_comm.transport.lifeline import Record
 from moe_comm.transport.lifeline_door import Door, introduce
 from moe_comm.transport.lifeline_guest import GuestLifeline
 from moe_comm.transport.lifeline_host import HostLifeline
@@ -23,6 +24,8 @@ from moe_comm.transport.tcp_connect import listen, split_address
 # Plan ranks 0 and 1 are one mpirun, 2 and 3 another, 4 a third.
 MPIRUNS = (0, 0, 2, 2, 4)
 KEY = b"key"
+PART = "part"
+SILENT_SECONDS = 1.5
 FAR, FARTHEST = frozenset({2, 3}), frozenset({4})
 
 
@@ -59,6 +62,11 @@ class Guest:
         assert self.said.poll(10.0), "it says nothing"
         return self.said.recv()
 
+    def parts(self) -> None:
+        """Return when it is about to wait for the others to part as well."""
+        self.said.send(PART)
+        assert self.sees() == PART
+
     def end(self) -> None:
         self.process.kill()
         self.process.join()
@@ -70,16 +78,28 @@ def _follow(rank: int, address: tuple[str, int], pass_word: bytes | None, end: C
         connection.sendall(bytes([rank]))
     else:
         introduce(connection, KEY, rank, pass_word)
-    lifeline = GuestLifeline(connection)
+    lifeline = GuestLifeline(connection, SILENT_SECONDS)
     epoch = 0
     while not lifeline.ending:
-        if end.poll(0.02):
-            lifeline.accuse(epoch, end.recv())
+        order = end.recv() if end.poll(0.02) else None
+        if order == PART:
+            end.send(PART)
+            end.send(_part(lifeline, epoch))
+        elif order is not None:
+            lifeline.accuse(epoch, order)
         with suppress(PeerLostError):
             record = lifeline.wait_beyond(epoch, 0.02)
             epoch = record.epoch
             end.send(record)
     end.send(lifeline.ending)
+
+
+def _part(lifeline: GuestLifeline, epoch: int) -> str:
+    try:
+        lifeline.part(epoch, 20.0)
+        return "over"
+    except PeerLostError as error:
+        return str(error)
 
 
 @contextmanager
@@ -92,7 +112,7 @@ def lines(door: Door | None = None) -> Iterator[tuple[HostLifeline, dict[int, Gu
         for _ in guests:
             connection, _ = listener.accept()
             ends[connection.recv(1)[0]] = connection
-    host = HostLifeline(world(), ends, door)
+    host = HostLifeline(world(), ends, SILENT_SECONDS, door)
     try:
         yield host, guests
     finally:
@@ -175,3 +195,53 @@ def test_nobody_is_lost_where_all_agree_to_leave() -> None:
         host.close()
         time.sleep(0.5)
         assert not any(guest.said.poll() for guest in guests.values())
+
+
+def test_the_world_is_over_for_all_alike() -> None:
+    """Not before the last has parted, whoever has left by then; and nobody is lost by it."""
+    with lines() as (host, guests), ThreadPoolExecutor(1) as pool:
+        parting = pool.submit(host.part, 0, 20.0)
+        for rank in (1, 2, 3):
+            guests[rank].parts()
+        time.sleep(0.7)
+        assert not parting.done()
+        assert not any(guest.said.poll() for guest in guests.values())
+        guests[4].parts()
+        parting.result(5.0)
+        assert [guest.sees() for guest in guests.values()] == ["over"] * 4
+        host.close()
+        assert host.record == Record() and host.ending == ""
+
+
+def test_who_has_parted_is_called_back_by_a_loss_and_by_a_return() -> None:
+    """What is parted from is one epoch's world: with another record all must part again."""
+    with (
+        lines(Door(listen("127.0.0.1"), KEY)) as (host, guests),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        parting = pool.submit(host.part, 0, 20.0)
+        for rank in (1, 2, 3):
+            guests[rank].parts()
+        guests[4].end()
+        with pytest.raises(PeerLostError, match="as all were to end"):
+            parting.result(5.0)
+        for rank in (1, 2, 3):
+            assert "as all were to end" in str(guests[rank].sees())
+            assert guests[rank].sees() == Record(1, FARTHEST)
+        returning = Returning([world().members[4]])
+        host.expect(returning)
+        parting = pool.submit(host.part, 1, 20.0)
+        guests[1].parts()
+        fourth = Guest(4, split_address(host.address), returning.pass_word)
+        with pytest.raises(PeerLostError, match="as all were to end"):
+            parting.result(5.0)
+        assert "as all were to end" in str(guests[1].sees())
+        while (seen := fourth.sees()) != (record := Record(2, frozenset(), ((4, ""),))):
+            assert seen == Record(1, FARTHEST)
+        assert guests[1].sees() == guests[2].sees() == guests[3].sees() == record
+        parting = pool.submit(host.part, 2, 20.0)
+        for guest in (guests[1], guests[2], guests[3], fourth):
+            guest.parts()
+        parting.result(5.0)
+        assert [each.sees() for each in (guests[1], guests[2], fourth)] == ["over"] * 3
+        fourth.end()

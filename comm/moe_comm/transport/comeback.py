@@ -1,16 +1,16 @@
 """How a lost mpirun that was started again comes back: plan rank 0 lets it in, or says why not."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from moe_comm.membership import Member, Membership, disagreement
-from moe_comm.transport.lifeline import SILENT_SECONDS
 from moe_comm.transport.lifeline_host import HostLifeline
 from moe_comm.transport.lifeline_return import Returning
 from moe_comm.transport.rendezvous_book import Answer, Comeback, Party
 
 # One that is started at once may come before its end was noticed.
-_NOTICE_SECONDS = SILENT_SECONDS + 1.0
+_NOTICE_SECONDS = 1.0
 _TURN_SECONDS = 0.1
 
 
@@ -19,11 +19,11 @@ class Readmission:
     """Plan rank 0's answers to mpiruns that come when the world is complete.
 
     Attributes:
-        welcome: whatever those that come back must know of the ranks that serve.
+        welcome: gives whatever those that come back must know of the ranks that serve.
     """
 
     lifeline: HostLifeline
-    welcome: bytes
+    welcome: Callable[[], bytes]
 
     def answer(self, party: Party, refusal: Answer) -> Answer:
         """
@@ -46,12 +46,12 @@ class Readmission:
                 lost=tuple(sorted(record.lost)),
                 lifeline=self.lifeline.address,
                 pass_word=returning.pass_word,
-                welcome=self.welcome,
+                welcome=self.welcome(),
             ),
         )
 
     def _are_lost(self, ranks: set[int]) -> bool:
-        end = time.monotonic() + _NOTICE_SECONDS
+        end = time.monotonic() + self.lifeline.silent_seconds + _NOTICE_SECONDS
         while not ranks <= self.lifeline.record.lost:
             if time.monotonic() > end or not ranks <= set(self.lifeline.members):
                 return False

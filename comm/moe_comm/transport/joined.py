@@ -18,6 +18,7 @@ class Joined:
         listener: where ranks of other mpiruns reach this one; None in one mpirun.
         host: on plan rank 0 of several mpiruns, what answers those that come late.
         comeback: for a rank of an mpirun that was lost and is there again.
+        silent_seconds: after which a rank of another mpirun counts as lost; 0 in one mpirun.
     """
 
     plan_rank: int
@@ -26,6 +27,7 @@ class Joined:
     listener: socket.socket | None = None
     host: Host | None = None
     comeback: Comeback | None = None
+    silent_seconds: float = 0.0
 
     @property
     def member(self) -> Member:

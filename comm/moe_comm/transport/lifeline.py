@@ -10,9 +10,13 @@ from typing import Protocol
 
 from moe_comm.transport.exchange import PeerLostError
 
-# Several beats fit into the silence that counts as a loss: one of them may be late.
-BEAT_SECONDS = 0.2
-SILENT_SECONDS = 2.0
+_LONGEST_BEAT_SECONDS = 0.2
+_BEATS_IN_SILENCE = 10
+
+
+def beat_seconds(silent_seconds: float) -> float:
+    """Between two beats: several fit into the silence that counts as a loss, one may be late."""
+    return min(_LONGEST_BEAT_SECONDS, silent_seconds / _BEATS_IN_SILENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +55,33 @@ class Lifeline(Protocol):
         """
         ...
 
+    def part(self, epoch: int, seconds: float) -> None:
+        """Say that this rank has nothing more to do in an epoch's world; wait until plan rank 0 has
+        heard it of all that are there, and the world is over for all of them alike.
+
+        Raises:
+            PeerLostError: the record has changed before that, not all came in time, or there is
+                no world any more.
+        """
+        ...
+
     def close(self) -> None:
-        """Leave a world whose ranks agreed to end."""
+        """Leave a world that is over."""
         ...
 
 
 class Notebook:
-    """A record, written by one thread and read by others."""
+    """A record, written by one thread and read by others.
+
+    Attributes:
+        is_over: all ranks have parted; the record changes no more.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.record = Record()
         self.ending = ""
+        self.is_over = False
 
     def write(self, record: Record) -> None:
         with self._changed:
@@ -74,12 +93,33 @@ class Notebook:
             self.ending = self.ending or reason
             self._changed.notify_all()
 
+    def finish(self) -> None:
+        with self._changed:
+            self.is_over = True
+            self._changed.notify_all()
+
+    def wait_until_over(self, epoch: int, seconds: float) -> None:
+        """As `Lifeline.part` has it."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.is_over or self.ending or self.record.epoch > epoch, seconds
+            )
+            if self.is_over:
+                return
+            if self.ending:
+                raise PeerLostError(self.ending)
+            if self.record.epoch > epoch:
+                raise PeerLostError("a rank was lost, or is there again, as all were to end")
+            raise PeerLostError(f"not all ranks have come to the end within {seconds:g} s")
+
     def wait_beyond(self, epoch: int, seconds: float) -> Record:
         """As Lifeline has it."""
         with self._changed:
-            self._changed.wait_for(lambda: self.record.epoch > epoch or self.ending, seconds)
-            if self.ending:
-                raise PeerLostError(self.ending)
+            self._changed.wait_for(
+                lambda: self.record.epoch > epoch or self.ending or self.is_over, seconds
+            )
+            if self.ending or self.is_over:
+                raise PeerLostError(self.ending or "the ranks that served have ended meanwhile")
             if self.record.epoch == epoch:
                 raise PeerLostError(
                     f"a rank did not answer, and plan rank 0 still hears of all after {seconds:g} s"

@@ -4,7 +4,7 @@ import select
 import socket
 import threading
 
-from moe_comm.transport.lifeline import BEAT_SECONDS, SILENT_SECONDS, Notebook, Record
+from moe_comm.transport.lifeline import Notebook, Record, beat_seconds
 from moe_comm.transport.lifeline_line import Beat, BeatLine
 
 
@@ -13,12 +13,15 @@ class GuestLifeline:
 
     Args:
         connection: to plan rank 0, after the handshake.
+        silent_seconds: after which plan rank 0 counts as lost.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, silent_seconds: float) -> None:
         self._line = BeatLine(connection)
+        self._silent_seconds = silent_seconds
         self._notebook = Notebook()
         self._accusation = Beat(0)
+        self._done_epoch = -1
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="lifeline", daemon=True)
         self._thread.start()
@@ -37,31 +40,41 @@ class GuestLifeline:
     def wait_beyond(self, epoch: int, seconds: float) -> Record:
         return self._notebook.wait_beyond(epoch, seconds)
 
+    def part(self, epoch: int, seconds: float) -> None:
+        self._done_epoch = epoch
+        self._notebook.wait_until_over(epoch, seconds)
+
     def close(self) -> None:
         self._is_over.set()
-        self._thread.join(SILENT_SECONDS)
+        self._thread.join(self._silent_seconds)
         self._line.send(Beat(self.record.epoch, is_last=True))
         self._line.close()
 
     def _follow(self) -> None:
         while not (self._is_over.is_set() or self.ending):
-            accusation, epoch = self._accusation, self.record.epoch
-            self._line.send(accusation if accusation.epoch == epoch else Beat(epoch))
-            select.select([self._line.connection], [], [], BEAT_SECONDS)
+            self._line.send(self._beat(self.record.epoch))
+            select.select([self._line.connection], [], [], beat_seconds(self._silent_seconds))
             self._take(self._line.receive())
+
+    def _beat(self, epoch: int) -> Beat:
+        accusation = self._accusation
+        if accusation.epoch == epoch and accusation.ranks:
+            return accusation
+        return Beat(epoch, is_done=self._done_epoch == epoch)
 
     def _take(self, beat: Beat | None) -> None:
         if beat is not None and beat.epoch > self.record.epoch:
             self._notebook.write(Record(beat.epoch, frozenset(beat.ranks), beat.addresses))
         if self._line.has_left:
+            self._notebook.finish()
             self._is_over.set()
         elif self._line.is_closed:
             self._notebook.end(
                 "plan rank 0 has closed its line to this rank: it has ended, or it counts this "
                 "rank's mpirun as lost; see the log of plan rank 0"
             )
-        elif self._line.is_silent(SILENT_SECONDS):
+        elif self._line.is_silent(self._silent_seconds):
             self._notebook.end(
-                f"plan rank 0 has been silent for {SILENT_SECONDS:g} s: it was stopped, or the "
-                "link to it is cut"
+                f"plan rank 0 has been silent for {self._silent_seconds:g} s: it was stopped, or "
+                "the link to it is cut"
             )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from moe_comm.membership import Member, Membership
-from moe_comm.transport.lifeline import BEAT_SECONDS, SILENT_SECONDS, Notebook, Record
+from moe_comm.transport.lifeline import Notebook, Record, beat_seconds
 from moe_comm.transport.lifeline_door import Door
 from moe_comm.transport.lifeline_line import Beat, BeatLine
 from moe_comm.transport.lifeline_return import Returning
@@ -24,6 +24,7 @@ class HostLifeline:
 
     Args:
         connections: to all other ranks by plan rank, after the handshake.
+        silent_seconds: after which a rank counts as lost.
         door: where those come that were lost and are there again; without one nobody does.
 
     Attributes:
@@ -34,12 +35,16 @@ class HostLifeline:
         self,
         world: Membership,
         connections: Mapping[int, socket.socket],
+        silent_seconds: float,
         door: Door | None = None,
     ) -> None:
+        self.silent_seconds = silent_seconds
         self.members: Mapping[int, Member] = {each.plan_rank: each for each in world.members}
         self._lines = {rank: BeatLine(connection) for rank, connection in connections.items()}
         self._notebook = Notebook()
         self._accusation = Beat(0)
+        # The newest epoch in whose world each rank has nothing more to do.
+        self._done: dict[int, int] = {}
         # Written by other threads; all else of those that come back is this object's own.
         self._expected: deque[Returning] = deque()
         self._callers: deque[tuple[int, bytes, socket.socket]] = deque()
@@ -74,9 +79,13 @@ class HostLifeline:
     def wait_beyond(self, epoch: int, seconds: float) -> Record:
         return self._notebook.wait_beyond(epoch, seconds)
 
+    def part(self, epoch: int, seconds: float) -> None:
+        self._done[_HOST] = epoch
+        self._notebook.wait_until_over(epoch, seconds)
+
     def close(self) -> None:
         self._is_over.set()
-        self._thread.join(SILENT_SECONDS)
+        self._thread.join(self.silent_seconds)
         if self._door is not None:
             self._door.close()
         self._tell(is_last=True)
@@ -89,7 +98,8 @@ class HostLifeline:
         while not (self._is_over.is_set() or self.ending):
             self._tell()
             open_lines = [each for each in self._lines.values() if not each.is_closed]
-            select.select([each.connection for each in open_lines], [], [], BEAT_SECONDS)
+            seconds = beat_seconds(self.silent_seconds)
+            select.select([each.connection for each in open_lines], [], [], seconds)
             # All that has come is read before anybody is judged: this process may have slept.
             beats = {rank: line.receive() for rank, line in self._lines.items()}
             self._lose(self._gone())
@@ -99,6 +109,7 @@ class HostLifeline:
                     self._hear(rank, beat)
             self._attend_callers()
             self._take_back()
+            self._end_if_all_are_done()
 
     def _tell(self, is_last: bool = False) -> None:
         record = self.record
@@ -113,11 +124,13 @@ class HostLifeline:
             rank
             for rank, line in self._lines.items()
             if not line.has_left
-            and (line.is_closed or (self._is_foreign(rank) and line.is_silent(SILENT_SECONDS)))
+            and (line.is_closed or (self._is_foreign(rank) and line.is_silent(self.silent_seconds)))
         ]
 
     def _hear(self, accuser: int, beat: Beat) -> None:
         """Part two ranks that cannot reach each other: plan rank 0's own mpirun stays."""
+        if beat.is_done:
+            self._done[accuser] = beat.epoch
         if beat.epoch != self.record.epoch or not beat.ranks:
             return
         foreign = [rank for rank in beat.ranks if self._is_foreign(rank)]
@@ -158,7 +171,7 @@ class HostLifeline:
 
     def _take_back(self) -> None:
         for returning in list(self._returning):
-            returning.drop_ended()
+            returning.drop_ended(self.silent_seconds)
             ranks = returning.members.keys()
             if not returning.is_complete or not ranks <= self.record.lost:
                 continue
@@ -166,6 +179,14 @@ class HostLifeline:
             self._lines |= returning.lines
             self.members = {**self.members, **returning.members}
             self._write(self.record.lost - ranks, returning.members.values())
+
+    def _end_if_all_are_done(self) -> None:
+        """Here and nowhere else, between two records: nobody leaves a world that others go on in,
+        or waits for one that has left."""
+        if all(self._done.get(rank) == self.record.epoch for rank in (_HOST, *self._lines)):
+            self._tell(is_last=True)
+            self._notebook.finish()
+            self._is_over.set()
 
     def _write(self, lost: frozenset[int], returned: Iterable[Member] = ()) -> None:
         known = dict(self.record.addresses)

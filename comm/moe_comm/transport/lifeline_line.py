@@ -17,13 +17,15 @@ class Beat(msgspec.Struct, frozen=True):
         ranks: plan ranks; from plan rank 0 those that are lost, from another rank those that it
             cannot reach.
         addresses: from plan rank 0, of ranks that have come back.
-        is_last: the sender leaves a world that has agreed to end.
+        is_last: from plan rank 0, the world is over; from another rank, it leaves it.
+        is_done: the sender has nothing more to do in this epoch's world.
     """
 
     epoch: int
     ranks: tuple[int, ...] = ()
     is_last: bool = False
     addresses: tuple[tuple[int, str], ...] = ()
+    is_done: bool = False
 
 
 class BeatLine:

@@ -31,7 +31,8 @@ def open_lifeline(joined: Joined, everybody: Exchange) -> Lifeline:
     try:
         if joined.plan_rank > 0:
             address = everybody.allgather_bytes(b"")[0].decode()
-            return GuestLifeline(_call(address, joined, patience, NO_PASS_WORD))
+            connection = _call(address, joined, patience, NO_PASS_WORD)
+            return GuestLifeline(connection, joined.silent_seconds)
         address, _ = split_address(joined.member.address)
         with ExitStack() as on_error:
             listener = on_error.enter_context(listen(address))
@@ -39,7 +40,8 @@ def open_lifeline(joined: Joined, everybody: Exchange) -> Lifeline:
             everybody.allgather_bytes(own.encode())
             connections = _take_calls(listener, joined, patience)
             on_error.pop_all()
-        return HostLifeline(joined.membership, connections, Door(listener, joined.key))
+        door = Door(listener, joined.key)
+        return HostLifeline(joined.membership, connections, joined.silent_seconds, door)
     except (GivenUpError, OSError) as error:
         raise PeerLostError(f"no line between all ranks and plan rank 0: {error}") from error
 
@@ -53,7 +55,8 @@ def open_lifeline_again(joined: Joined) -> Lifeline:
     assert joined.comeback is not None
     comeback, patience = joined.comeback, Patience(_OPENING_SECONDS, lambda: False)
     try:
-        return GuestLifeline(_call(comeback.lifeline, joined, patience, comeback.pass_word))
+        connection = _call(comeback.lifeline, joined, patience, comeback.pass_word)
+        return GuestLifeline(connection, joined.silent_seconds)
     except (GivenUpError, OSError) as error:
         raise PeerLostError(f"plan rank 0 does not answer any more: {error}") from error
 

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Sequence
 
 from moe_comm.membership import Member
-from moe_comm.transport.lifeline import SILENT_SECONDS
 from moe_comm.transport.lifeline_line import BeatLine
 
 PASS_WORD_BYTES = 16
@@ -27,11 +26,11 @@ class Returning:
     def is_complete(self) -> bool:
         return self.lines.keys() == self.members.keys()
 
-    def drop_ended(self) -> None:
+    def drop_ended(self, silent_seconds: float) -> None:
         """Those that have ended before all were there; they may come anew."""
         for rank, line in list(self.lines.items()):
             line.receive()
-            if line.is_closed or line.is_silent(SILENT_SECONDS):
+            if line.is_closed or line.is_silent(silent_seconds):
                 self.lines.pop(rank).close()
 
     def close(self) -> None:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from moe_comm.launch import Launch
 from moe_comm.transport.comeback import Readmission
-from moe_comm.transport.exchange import Exchange, PeerLostError, WaitLoop
+from moe_comm.transport.exchange import Exchange, PeerLostError
 from moe_comm.transport.joined import Joined
-from moe_comm.transport.lifeline import SILENT_SECONDS, Lifeline, Record
+from moe_comm.transport.lifeline import Lifeline, Record
 from moe_comm.transport.lifeline_host import HostLifeline
 from moe_comm.transport.lifeline_open import open_lifeline, open_lifeline_again
 from moe_comm.transport.local import LocalExchange
 from moe_comm.transport.mpi import MpiExchange
+from moe_comm.transport.mpirun_groups import MpirunGroups
 from moe_comm.transport.roll_call import start_mpi
 from moe_comm.transport.tcp import TcpExchange
 from moe_comm.transport.tcp_mesh import TcpMesh
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 # A loss is known to plan rank 0 within the silence that counts as one; the rest is for the news.
-_NEWS_SECONDS = 3 * SILENT_SECONDS
+_SILENCES_UNTIL_NEWS = 3
+# Openings of one epoch of the membership; of all of them, one is never numbered like another.
+_MOST_OPENINGS = 1 << 32
 
 
 class World:
@@ -53,7 +56,8 @@ class World:
         self._mesh = TcpMesh(joined) if joined and joined.listener else None
         self._lifeline: Lifeline | None = None
         self._communicator = communicator
-        self._arrival: MPI.Request | None = None
+        self._groups = MpirunGroups(communicator) if communicator is not None else None
+        self._num_openings = 0
         self._exchanges: list[MpiExchange | TcpExchange] = []
         # What MPI has under way there ends never, and uses its buffers until then.
         self._abandoned: list[MpiExchange | TcpExchange] = []
@@ -83,7 +87,7 @@ class World:
         assert self.plan_rank in members and len(set(members)) == len(members)
         stop = self._or_lost(should_stop)
         over_mpi = len(members) > 1 and self._mpirun_ranks.issuperset(members)
-        part = self._split(min(members) if over_mpi else None, deadline_seconds, stop)
+        part = self._open_group(min(members) if over_mpi else None, deadline_seconds, stop)
         if len(members) == 1:
             return LocalExchange()
         exchange: MpiExchange | TcpExchange
@@ -97,7 +101,7 @@ class World:
         self._exchanges.append(exchange)
         return exchange
 
-    def follow_peers(self, everybody: Exchange, welcome: bytes = b"") -> None:
+    def follow_peers(self, everybody: Exchange, welcome: Callable[[], bytes]) -> None:
         """Keep, from now on, the record of who is there; called by all ranks together, or by all
         those that come back together.
 
@@ -105,7 +109,8 @@ class World:
 
         Args:
             everybody: an exchange of all ranks; with those alone that come back it is not used.
-            welcome: on plan rank 0, what ranks that come back are told.
+            welcome: on plan rank 0, what ranks that come back are told; asked in a thread of its
+                own.
 
         Raises:
             PeerLostError: somebody is gone already.
@@ -158,10 +163,11 @@ class World:
         accused = frozenset[int]().union(*(each.lost_ranks for each in self._exchanges))
         if accused - self.record.lost:
             self._lifeline.accuse(self.record.epoch, accused - self.record.lost)
-        self.record = self._lifeline.wait_beyond(self.record.epoch, _NEWS_SECONDS)
+        self.record = self._next_record(self._lifeline)
         while self.plan_rank in self.record.lost:
             # One that comes back may hear of others first.
-            self.record = self._lifeline.wait_beyond(self.record.epoch, _NEWS_SECONDS)
+            self.record = self._next_record(self._lifeline)
+        self._num_openings = 0
         for exchange in self._exchanges:
             exchange.abandon()
         self._abandoned += self._exchanges
@@ -169,6 +175,16 @@ class World:
         if self._mesh is not None:
             self._mesh.start_epoch(self.record.epoch, dict(self.record.addresses))
         return self.record
+
+    def part(self, seconds: float) -> None:
+        """Agree with all that are there that the world is over; `close` it then. In one mpirun
+        there is nothing to agree on.
+
+        Raises:
+            PeerLostError: somebody was lost or came back before that, or did not come in time.
+        """
+        if self._lifeline is not None:
+            self._lifeline.part(self.record.epoch, seconds)
 
     def close(self) -> None:
         """Close what was opened and leave MPI, unless a lost peer would be waited for."""
@@ -188,22 +204,20 @@ class World:
     def _or_lost(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
         return lambda: should_stop() or self.is_outdated()
 
-    def _split(
+    def _next_record(self, lifeline: Lifeline) -> Record:
+        assert self._joined is not None
+        seconds = _SILENCES_UNTIL_NEWS * self._joined.silent_seconds
+        return lifeline.wait_beyond(self.record.epoch, seconds)
+
+    def _open_group(
         self, colour: int | None, deadline_seconds: float, should_stop: Callable[[], bool]
     ) -> MPI.Comm | None:
         """The ranks of this mpirun that gave one colour; None for those who gave none."""
-        if self._communicator is None:
+        if self._groups is None:
             return None
-        from mpi4py import MPI
-
-        # Split has no non-blocking form: make sure first that everybody is there. A wait that a
-        # loss has broken off goes on here: the others may have been through it.
-        self._arrival = self._arrival or self._communicator.Ibarrier()
-        loop = WaitLoop(deadline_seconds, should_stop)
-        loop.until(self._arrival.Test, "the other ranks to open an exchange")
-        self._arrival = None
-        part = self._communicator.Split(MPI.UNDEFINED if colour is None else colour, self.plan_rank)
-        return None if colour is None else part
+        self._num_openings += 1
+        opening = self.record.epoch * _MOST_OPENINGS + self._num_openings
+        return self._groups.open(opening, colour, self.plan_rank, deadline_seconds, should_stop)
 
 
 def open_world(launch: Launch, joined: Joined | None = None) -> World:

@@ -116,8 +116,7 @@ def test_tokens_count_where_the_answer_was_in_time() -> None:
     one_token = answer(1.0, [1.25])
     objective = Objective(first_token=0.5, token=0.1000001)
     answers = [good, late, slow, unfinished, one_token]
-    assert tokens_in_time(answers, objective, last=2.0) == 4
-    assert tokens_in_time(answers, objective, last=1.5) == 1
+    assert tokens_in_time(answers, objective) == 4
 
 
 def test_answers_are_compared_as_far_as_both_came() -> None:
@@ -146,17 +145,33 @@ def test_a_target_is_met_on_its_own_side() -> None:
 
 def test_bursts_have_their_duty_and_phases_of_their_own() -> None:
     bursts = Bursts(
-        duty=0.3, burst_seconds=1.0, request_seconds=0.02, prompt_tokens=4, output_tokens=8
+        duty=0.3,
+        burst_seconds=1.0,
+        token_seconds=0.01,
+        num_sequences=4,
+        prompt_tokens=4,
+        max_output_tokens=120,
     )
-    arrivals = bursts.arrivals(0, 100.0, seed=5)
-    assert arrivals == bursts.arrivals(0, 100.0, seed=5)
-    at = np.array([each.at for each in arrivals])
-    assert len(at) == pytest.approx(0.3 * 100 / 0.02, rel=0.02)
-    assert at.min() >= 0 and at.max() < 100
-    pauses = np.diff(at)[np.diff(at) > 0.021]
-    # As many bursts as there are, each with a pause behind it but for the last.
-    assert len(pauses) == 29
-    assert 1.0 < np.median(pauses) < 3.5
-    others = np.array([each.at for each in bursts.arrivals(1, 100.0, seed=5)])
-    busy, others_busy = (np.histogram(each, 1000, (0, 100))[0] > 0 for each in (at, others))
-    assert (busy & others_busy).mean() == pytest.approx(0.09, abs=0.05)
+    traces = [bursts.arrivals(tenant, 100.0, seed=5) for tenant in (0, 1)]
+    assert traces[0] == bursts.arrivals(0, 100.0, seed=5)
+    for arrivals in traces:
+        begins, lengths = zip(
+            *sorted({(one.at, one.output_tokens) for one in arrivals}), strict=True
+        )
+        assert len(begins) == 30 and len(arrivals) == 120
+        assert min(begins) >= 0 and begins[-1] + lengths[-1] * 0.01 <= 100
+        # Within the most tokens, that is all of the duty but what is cut off.
+        assert max(lengths) == 120 and min(lengths) < 70
+        assert 0.27 < sum(lengths) * 0.01 / 100 <= 0.3
+        pauses = np.diff(begins) - 0.01 * np.array(lengths[:-1])
+        assert pauses.min() > 1.0 and pauses.max() < 4.0
+    busy = [
+        np.sum(
+            [(times >= one.at) & (times < one.at + one.output_tokens * 0.01) for one in arrivals],
+            axis=0,
+        )
+        > 0
+        for times in [np.arange(0, 100, 0.01)]
+        for arrivals in traces
+    ]
+    assert (busy[0] & busy[1]).mean() == pytest.approx(0.09, abs=0.05)

@@ -49,3 +49,16 @@ def test_a_long_run_stays_small_and_the_planner_reads_it(tmp_path: Path) -> None
     save(trace, tmp_path / "load.npz")
     read = load(tmp_path / "load.npz")
     assert np.array_equal(read.counts_TLE, trace.counts_TLE)
+
+
+def test_one_that_comes_back_counts_from_now_on() -> None:
+    record = ExpertLoadRecord(PLAN)
+    record.add(0, counts(40, [1, 1, 1], [1, 1, 1]))
+    record.restart(2)
+    record.add(2, counts(0, [0, 0, 5], [0, 0, 5]))
+    record.add(2, counts(1, [0, 0, 3], [0, 0, 3]))
+    trace = record.trace()
+    assert trace is not None
+    assert trace.counts_TLE[40:].tolist() == [[[1, 1, 6]] * 2, [[0, 0, 3]] * 2]
+    assert not trace.counts_TLE[:40].any()
+    assert record.late_LE().tolist() == [[1, 1, 9]] * 2

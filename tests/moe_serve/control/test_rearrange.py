@@ -1,5 +1,6 @@
 """When the front end moves experts, and by which sound plans."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,17 @@ from moe_placement.model.spec import ModelSpec
 from moe_placement.plan import Plan
 from moe_placement.plan_diff import diff
 
-from moe_serve.config.tree import Config, ModelConfig, PlacementConfig, PoolConfig
+from moe_serve.config.tree import CacheConfig, Config, ModelConfig, PlacementConfig, PoolConfig
 from moe_serve.control.balance import LoadQuestion, Rearrangement, ServedDeployment
 from moe_serve.control.deployment import plan_deployment, read_spec
 from moe_serve.control.rearrange import rearrange
 from moe_serve.demo_config import demo_config
+from moe_serve.survive.remaining_plan import (
+    choose_ranks,
+    find_missing,
+    plan_without,
+    with_missing,
+)
 
 SPEC: ModelSpec = read_spec(demo_config())
 EXPERT_BYTES = SPEC.expert_bytes("float32")
@@ -51,7 +58,7 @@ def ask(server: ServedDeployment, counts_LE: Ints, **changes: object) -> Rearran
     return rearrange(server, SPEC, {}, replace(question, **changes))
 
 
-def rows_of_ranks(plan: Plan, counts_LE: Ints) -> list[float]:
+def rows_of_ranks(plan: Plan, counts_LE: Ints, ranks: Sequence[int] = (0, 1)) -> list[float]:
     placed = [plan.layers[layer] for layer in SPEC.moe_layers]
     return [
         sum(
@@ -59,7 +66,7 @@ def rows_of_ranks(plan: Plan, counts_LE: Ints) -> list[float]:
             for layer, counts_E in zip(placed, counts_LE.tolist(), strict=True)
             for expert, weight in zip(layer.slots[rank], layer.weights[rank], strict=True)
         )
-        for rank in range(2)
+        for rank in ranks
     ]
 
 
@@ -104,6 +111,37 @@ def test_a_plan_that_does_not_fit_while_experts_move_is_refused() -> None:
     answer = ask(replace(server, memories=tight), counts(3000, 1000))
     assert not answer.stages
     assert "fit" in answer.reason
+
+
+def test_lost_ranks_and_lost_groups_get_nothing() -> None:
+    """Of three ranks one is lost, and so is the only one that prefills."""
+    pools = [("host", 3, "both"), ("early", 1, "prefill")]
+    config = replace(
+        served().config,
+        cache=CacheConfig(num_pages=64),
+        pools=tuple(
+            PoolConfig(name=name, device="cpu", ranks=ranks, role=role, weights="float32")
+            for name, ranks, role in pools
+        ),
+    )
+    planned = plan_deployment(config, demo_config(), [1 << 30] * 4)
+    lost = (1, 3)
+    left = plan_without(planned.plan, lost)
+    missing = find_missing(left, lost)
+    left = with_missing(left, choose_ranks(left, missing, lost, {0: 0, 2: len(missing)}))
+    server = ServedDeployment(
+        config=config, plan=planned.plan, memories=planned.memories, reasons=()
+    )
+    counts_LE = counts(1000, 3000)
+    answer = ask(server, counts_LE, plan=left, lost=lost)
+    assert answer.stages and answer.reason.startswith("the experts move"), answer.reason
+    plan = left
+    for stage in answer.stages:
+        plan = replace(plan, layers={**plan.layers, **stage})
+        assert not any(placed.slots[rank] for placed in plan.layers.values() for rank in lost)
+        assert not find_missing(plan, lost)
+    rows = rows_of_ranks(plan, counts_LE, (0, 2))
+    assert max(rows) < 1.05 * sum(rows) / 2
 
 
 def test_without_rebalancing_no_memory_is_kept_for_it() -> None:

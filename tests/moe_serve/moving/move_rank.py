@@ -62,7 +62,7 @@ class Line:
     def wait(self, seconds: float, descriptors: Sequence[int] = ()) -> None:
         time.sleep(min(seconds, 0.002))
 
-    def send(self, report: Report) -> None:
+    def send(self, report: Report) -> bool:
         for event in report.events:
             if event.token_id is not None:
                 self.tokens[event.request_id].append(event.token_id)
@@ -74,6 +74,7 @@ class Line:
             (self._folder / f"wake-{self._wake + 1}").touch()
         if not report.is_last:
             self._go_on()
+        return True
 
     def _go_on(self) -> None:
         count = sum(map(len, self.tokens.values()))

@@ -35,3 +35,20 @@ def test_a_window_ends_with_its_last_step() -> None:
             taken = counter.take()
             assert taken is not None and taken.window == step // STEPS_PER_WINDOW - 1
             assert counts_of(taken) == [[STEPS_PER_WINDOW // 4] * 4, [0] * 4]
+
+
+def test_a_step_that_is_broken_off_is_not_counted() -> None:
+    counter = ExpertCounter((3, 5), 4)
+    counter.count(3, torch.tensor([[0, 1]]))
+    counter.count(5, torch.tensor([[2, 3]]))
+    counter.end_step()
+    for _ in range(2):
+        # It gets no further than the first layer.
+        counter.count(3, torch.tensor([[1, 1]]))
+        counter.drop_step()
+    counter.count(3, torch.tensor([[1, 2]]))
+    counter.count(5, torch.tensor([[0, 0]]))
+    counter.end_step()
+    taken = counter.take()
+    assert taken is not None
+    assert counts_of(taken) == [[1, 2, 1, 0], [2, 0, 1, 1]]

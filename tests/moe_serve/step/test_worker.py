@@ -54,8 +54,9 @@ class Line:
     def wait(self, seconds: float, descriptors: Sequence[int]) -> None:
         raise AssertionError("there is nothing to wait for")
 
-    def send(self, report: Report) -> None:
+    def send(self, report: Report) -> bool:
         self.reports.append(report)
+        return True
 
 
 class Alone:

@@ -3,6 +3,8 @@
 Shapes: M MoE layers, S slots of one layer on a worker's ranks.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from moe_placement.memory.rank_weights import expert_bytes
@@ -16,6 +18,11 @@ def old_placement(old: Plan, ranks: tuple[int, ...]) -> ExpertPlacement | None:
     """What the ranks of one worker hold, if they are one of the old plan's EP groups; else None."""
     if set(ranks) not in [set(group) for group in old.ep_groups().values()]:
         return None
+    return placement_on(old, ranks)
+
+
+def placement_on(old: Plan, ranks: Sequence[int]) -> ExpertPlacement:
+    """What some ranks of a plan hold."""
     layers = [old.layers[layer] for layer in sorted(old.layers)]
     held = [max(len(layer.slots[rank]) for layer in layers) for rank in ranks]
     rank_S = np.repeat(np.arange(len(ranks)), held)

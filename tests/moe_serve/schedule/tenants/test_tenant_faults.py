@@ -67,12 +67,12 @@ class LenientBudget(PageBudget):
 
 
 class CarelessCache(PageCache):
-    """Gives back a page that is in use in the place of a free one."""
+    """Gives back a page that is in use as well."""
 
     def give_back(self, num_pages: int) -> list[int]:
         page_ids = super().give_back(num_pages)
         used = [page for page in range(self.pool.num_pages) if self.pool.references(page)]
-        return [*page_ids[1:], *used[:1]]
+        return [*page_ids, *used[:1]]
 
 
 class LeakingPool(PagePool):
@@ -127,7 +127,11 @@ class UnfairScheduler(Scheduler):
         ("ledger.PageBudget", RobbingBudget, "a promised page is taken from a cache"),
         ("ledger.PageBudget", LenientBudget, "a resize is let through that harms"),
         ("page_cache.PagePool", LeakingPool, "a page is lost"),
-        ("scheduler.PageCache", CarelessCache, "reads a page with foreign|a page of the prefix"),
+        (
+            "scheduler.PageCache",
+            CarelessCache,
+            "reads a page with foreign|a page of the prefix|the tree",
+        ),
         ("ledger_type", OverdrawnLedger, "bytes are miscounted|more is held than there is"),
         ("ledger_type", KindLedger, "more is held than there is"),
         ("ledger_type", ForgetfulLedger, "a closed tenant holds something"),

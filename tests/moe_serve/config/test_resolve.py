@@ -9,7 +9,7 @@ from moe_devices.cpu import CpuDevice
 from moe_devices.cuda import CudaDevice
 
 from moe_serve.config.load import load_config
-from moe_serve.config.resolve import choices, resolve
+from moe_serve.config.resolve import choices, log_choices, resolve
 from moe_serve.config.tree import Config
 from moe_serve.config.unserved import require_served
 from moe_serve.config.validate import COLLECTIVES
@@ -135,6 +135,7 @@ def test_every_choice_is_logged_once(
     before = config("pools.0.threads=2")
     with caplog.at_level(logging.INFO, "moe_serve.config.resolve"):
         after = resolve(before, MODEL, 1)
+        log_choices(before, after)
     expected = [
         ("models[0].name", "Tiny-MoE"),
         ("models[0].dtype", "bfloat16"),

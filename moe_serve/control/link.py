@@ -3,6 +3,7 @@
 import hmac
 import logging
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -52,7 +53,8 @@ class RankLink:
         poller = zmq.Poller()
         for source in (self._socket, *descriptors):
             poller.register(source, zmq.POLLIN)
-        poller.poll(int(seconds * 1000))
+        # Rounded up: rounded down, a short pause would be none, again and again.
+        poller.poll(ceil(seconds * 1000))
 
     def send(self, report: Report) -> bool:
         """Whether the front end has called: nobody else gets anything."""

@@ -134,10 +134,9 @@ class Tenants:
             turns.add(ONE_RANK_TENANTS)
         return bool(working), frozenset(turns)
 
-    @property
-    def now(self) -> int:
-        """The group's time, as step headers say it."""
-        return self._group.now
+    def tell_time(self) -> int:
+        """The group's time, for a step header."""
+        return self._group.tell()
 
     @property
     def descriptors(self) -> Sequence[int]:

@@ -46,8 +46,8 @@ class GroupTurns:
         self._shares = Shares()
         self._max_step = max_step
         self._clock = clock
-        self._agreed = 0
-        self._agreed_at = clock()
+        self._agreed = self._told = 0
+        self._agreed_at = self._told_at = clock()
         self._current: int | None = None
         # Of the tenants that are on one rank, by rank.
         self._one_rank_shares: dict[int, dict[int, float]] = {}
@@ -76,7 +76,13 @@ class GroupTurns:
     @property
     def now(self) -> int:
         """Nanoseconds of the group's time, as this rank reckons."""
-        return self._agreed + int((self._clock() - self._agreed_at) * 1e9)
+        return self._at(self._clock())
+
+    def tell(self) -> int:
+        """The same, to be told to the other ranks in a header."""
+        self._told_at = self._clock()
+        self._told = self._at(self._told_at)
+        return self._told
 
     def used(self, tenant: int) -> float:
         """Seconds of a tenant of all ranks."""
@@ -85,7 +91,11 @@ class GroupTurns:
     def next(self, header: StepHeader) -> Turn | None:
         """The turn that an agreed header begins; None where nobody has work and may have a turn."""
         self._shares.charge(self._current, (header.clock - self._agreed) / 1e9)
-        self._agreed, self._agreed_at = header.clock, self._clock()
+        # What the header itself takes is time of the turn that it begins: the rank whose clock all
+        # go by counts on from where it told it.
+        is_own = header.clock == self._told
+        self._agreed_at = self._told_at if is_own else self._clock()
+        self._agreed = header.clock
         self._shares.want(header.turns)
         self._current = self._shares.pick()
         if self._current is None:
@@ -97,6 +107,9 @@ class GroupTurns:
     def seconds_to_wait(self) -> float:
         """Where `next` is None: until it may not be."""
         return self._shares.seconds_to_wait()
+
+    def _at(self, moment: float) -> int:
+        return self._agreed + int((moment - self._agreed_at) * 1e9)
 
     def _level_one_rank_tenants(self) -> None:
         """Together they have what they ask for on the rank where they ask for most."""

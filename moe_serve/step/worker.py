@@ -192,7 +192,7 @@ class Worker:
             stop=self._stop,
             ready_epoch=ready_epoch,
             given_up_epoch=given_up_epoch,
-            clock=self._tenants.now,
+            clock=self._tenants.tell_time(),
             ready_change=ready_change,
             turns=turns,
         )

@@ -53,7 +53,7 @@ def agree(ranks: list[Rank], gangs: frozenset[int]) -> StepHeader:
         gangs | ({ONE_RANK_TENANTS} if rank.own.may_run(rank.own_tenants) else frozenset())
         for rank in ranks
     ]
-    clock = max(rank.group.now for rank in ranks)
+    clock = max(rank.group.tell() for rank in ranks)
     for rank in ranks:
         rank.now += (clock - rank.group.now) / 1e9
     return StepHeader(work=True, wake=0, plan_epoch=0, clock=clock, turns=frozenset().union(*turns))

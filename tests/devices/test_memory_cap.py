@@ -24,6 +24,8 @@ from moe_devices.cpu import CpuDevice
 from moe_devices.emulated import EmulatedDevice
 from moe_devices.memory_cap import private_bytes
 MIB = 1 << 20
+# The stack of each further thread would be mapped beside what is asked for.
+torch.set_num_threads(1)
 device = CpuDevice()
 used = private_bytes()
 try:

@@ -1,11 +1,13 @@
 """Servers of several models: their configs, and clients that ask, keep busy and count."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -46,14 +48,18 @@ def generate(
     url: str, model: str, prompt: Sequence[int], num_tokens: int = NUM_TOKENS
 ) -> httpx.Response:
     """The answer to a request for the likeliest tokens."""
-    body = {
+    body = _body(model, prompt, num_tokens)
+    return httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+
+
+def _body(model: str, prompt: Sequence[int], num_tokens: int) -> dict[str, Any]:
+    return {
         "model": model,
         "prompt": list(prompt),
         "max_tokens": num_tokens,
         "temperature": 0,
         "ignore_eos": True,
     }
-    return httpx.post(f"{url}/v1/completions", json=body, timeout=60)
 
 
 def text_of(response: httpx.Response) -> str:
@@ -62,25 +68,51 @@ def text_of(response: httpx.Response) -> str:
 
 @contextmanager
 def busy(
-    url: str, models: Sequence[str], num_clients: int = 2, num_tokens: int = 96
+    url: str, models: Sequence[str], num_clients: int = 2, num_tokens: int = 400
 ) -> Iterator[None]:
-    """Each model has clients that ask again and again, until the end."""
-    is_over = False
+    """Each model has clients that ask again and again; at the end they hang up.
 
-    def ask(model: str, seed: int) -> None:
-        (prompt,) = prompts_of((60,), seed=seed)
-        while not is_over:
-            generate(url, model, prompt, num_tokens).raise_for_status()
+    Their answers differ in length, so that not all of them end at once.
+    """
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    clients = asyncio.run_coroutine_threadsafe(_ask_all(url, models, num_clients, num_tokens), loop)
+    try:
+        time.sleep(0.5)
+        yield
+        assert not clients.done(), "a client has ended"
+    finally:
+        clients.cancel()
+        with suppress(CancelledError, TimeoutError):
+            clients.result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        _wait_until_idle(url)
 
-    with ThreadPoolExecutor(len(models) * num_clients) as pool:
-        clients = [pool.submit(ask, model, seed) for model in models for seed in range(num_clients)]
-        try:
-            time.sleep(0.3)
-            yield
-        finally:
-            is_over = True
-        for client in clients:
-            client.result()
+
+def _wait_until_idle(url: str, seconds: float = 30.0) -> None:
+    """Until the server has noticed that all have hung up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        slices = httpx.get(f"{url}/v1/slices").json()["data"]
+        if not any(used["running"] for each in slices for used in each["used"]):
+            return
+        time.sleep(0.05)
+    raise AssertionError("requests go on although their clients have hung up")
+
+
+async def _ask_all(url: str, models: Sequence[str], num_clients: int, num_tokens: int) -> None:
+    async with httpx.AsyncClient(timeout=60) as client:
+
+        async def ask(model: str, seed: int) -> None:
+            (prompt,) = prompts_of((60,), seed=seed)
+            body = _body(model, prompt, num_tokens + 61 * seed)
+            while True:
+                (await client.post(f"{url}/v1/completions", json=body)).raise_for_status()
+
+        await asyncio.gather(*(ask(model, seed) for model in models for seed in range(num_clients)))
 
 
 def used_seconds(url: str) -> dict[str, dict[int, tuple[float, float]]]:

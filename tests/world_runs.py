@@ -54,6 +54,7 @@ class Worlds:
         collective: str = "mpi",
         shards: int = 1,
         placement: Mapping[str, Any] | None = None,
+        deadline: str = "5s",
         **sections: Any,
     ) -> list[Run]:
         """The pools' runs.
@@ -65,6 +66,7 @@ class Worlds:
             collective: of all pools.
             shards: ranks that share one copy of attention, where a pool has any.
             placement: besides the plan.
+            deadline: of silence; the default is for a crowded machine.
         """
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -82,7 +84,7 @@ class Worlds:
                 for name, ranks, role, _ in pools
             ],
             "placement": {"plan": str(self._write_plan(pools, shards)), **(placement or {})},
-            "world": {"address": address},
+            "world": {"address": address, "deadline": deadline},
         }
         file = self._write(config | sections)
         places = on or [lambda *words: list(words)] * len(pools)

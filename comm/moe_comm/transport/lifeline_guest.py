@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+import time
 
 from moe_comm.transport.lifeline import Notebook, Record, beat_seconds
 from moe_comm.transport.lifeline_line import Beat, BeatLine
@@ -51,9 +52,12 @@ class GuestLifeline:
         self._line.close()
 
     def _follow(self) -> None:
+        due = time.monotonic()
         while not (self._is_over.is_set() or self.ending):
-            self._line.send(self._beat(self.record.epoch))
-            select.select([self._line.connection], [], [], beat_seconds(self._silent_seconds))
+            if (now := time.monotonic()) >= due:
+                self._line.send(self._beat(self.record.epoch))
+                due = now + beat_seconds(self._silent_seconds)
+            select.select([self._line.connection], [], [], due - now)
             self._take(self._line.receive())
 
     def _beat(self, epoch: int) -> Beat:

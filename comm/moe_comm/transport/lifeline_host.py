@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 
@@ -95,11 +96,13 @@ class HostLifeline:
             returning.close()
 
     def _watch(self) -> None:
+        due = time.monotonic()
         while not (self._is_over.is_set() or self.ending):
-            self._tell()
+            if (now := time.monotonic()) >= due:
+                self._tell()
+                due = now + beat_seconds(self.silent_seconds)
             open_lines = [each for each in self._lines.values() if not each.is_closed]
-            seconds = beat_seconds(self.silent_seconds)
-            select.select([each.connection for each in open_lines], [], [], seconds)
+            select.select([each.connection for each in open_lines], [], [], due - now)
             # All that has come is read before anybody is judged: this process may have slept.
             beats = {rank: line.receive() for rank, line in self._lines.items()}
             self._lose(self._gone())

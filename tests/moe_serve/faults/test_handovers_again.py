@@ -90,6 +90,23 @@ def test_a_decode_pool_comes_back_and_is_called_where_it_is(worlds: Worlds) -> N
     end_well(front, far, early)
 
 
+def test_ranks_that_share_attention_come_back(worlds: Worlds) -> None:
+    """Each holds its own heads again."""
+    halves = [range_of(0, 6), range_of(6, 12)]
+    url, (front, far) = worlds.start(
+        [("front", 2, "decode", halves), ("far", 2, "prefill", halves)], shards=2, **APART
+    )
+    expected = tokens(url)
+    assert handovers(url) == len(PROMPTS)
+    interrupted = begin(url)
+    kill(far)
+    assert ended(interrupted) == expected
+    far = worlds.start_again("far")
+    wait_for_metric(url, "moe_serve_lost_ranks", lambda lost: lost == 0, COMEBACK_SECONDS)
+    check_handovers(url, expected, len(PROMPTS))
+    end_well(front, far)
+
+
 @pytest.fixture
 def changing(
     small: Path,

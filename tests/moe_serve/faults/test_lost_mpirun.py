@@ -42,6 +42,7 @@ def test_an_experts_pool_is_stopped_beyond_a_bridge(worlds: Worlds) -> None:
             ("far", 2, "experts", [range_of(0, 5), range_of(5, 12)]),
         ],
         links=[{"between": ["front", "far"], "bandwidth": "1GB/s", "wire": "float32"}],
+        deadline="2s",
     )
     expected = tokens(url)
     interrupted = begin(url)

@@ -93,19 +93,20 @@ def tokens_of(name: str, events: Sequence[TokenEvent]) -> list[int]:
 
 def run(case: dict[str, Any], meeting: Meeting) -> dict[str, Any]:
     tokens, ranks = [], []
-    moe_serve.kv_join.LIMITS = KvLimits(idle_seconds=case.get("idle", SECONDS))
+    limits = KvLimits(idle_seconds=case.get("idle", SECONDS))
+    moe_serve.kv_join._limits = lambda config: limits
     with LLM(case["config"], meeting=meeting) as llm:
         group = Group(llm)
         with plant(case.get("fault"), group.number == case.get("faulty_rank")):
-            endpoint = join_kv(group.rank, meeting, b"secret")
+            joined = join_kv(group.rank, meeting, b"secret", {})
             for prompts in case["rounds"]:
                 answer = group.serve(prompts)
                 mine = json.dumps([answer, asdict(group.engine.stats())]).encode()
                 told = [json.loads(each) for each in meeting.exchange.allgather_bytes(mine)]
                 tokens.append(told[group.rank.homes[0]][0])
                 ranks.append([stats for _, stats in told])
-            if endpoint is not None:
-                endpoint.close()
+            if joined is not None and joined.endpoint is not None:
+                joined.endpoint.close()
     return {"tokens": tokens, "ranks": ranks}
 
 

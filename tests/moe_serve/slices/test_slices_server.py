@@ -193,12 +193,14 @@ def test_a_model_of_all_ranks_shares_them_with_those_of_one(two_ranks: LiveServe
         shares = shares_within(two_ranks.url, 2.0)
     # Nobody else has work on small's rank: what the others leave is lent to both, as 40 to 20.
     (small,) = shares["small"].values()
-    assert small == pytest.approx(1 / 3, abs=0.1)
-    assert all(big == pytest.approx(2 / 3, abs=0.1) for big in shares["big"].values())
+    assert small == pytest.approx(1 / 3, abs=0.12)
+    for big in shares["big"].values():
+        assert big == pytest.approx(2 / 3, abs=0.2)
+        assert big > 1.4 * small
 
 
 def test_a_hard_share_is_all_that_a_model_gets(two_ranks: LiveServer) -> None:
-    with busy(two_ranks.url, ["little"], 3, num_tokens=24):
+    with busy(two_ranks.url, ["little"], 3):
         shares = shares_within(two_ranks.url, 2.0)
     (little,) = shares["little"].values()
     assert little == pytest.approx(0.25, abs=0.03)

@@ -13,6 +13,7 @@ from moe_serve.bench.slices_ranks import serving
 from moe_serve.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_a_victim_beside_a_neighbour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     assert main(["slices", "--tables", "victim", "--seconds", "1", "--json", str(file)]) == 0

@@ -1,10 +1,12 @@
 """Where mpiruns meet: what the config must say for it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig, WorldConfig
+from moe_serve.control.join import config_digest
 from moe_serve.control.meeting_point import meeting_point
 from moe_serve.errors import ConfigError
 
@@ -53,3 +55,10 @@ def test_secrets_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ConfigError, match="is empty; fill it"):
         meeting_point(config("10.0.0.1:7000", tmp_path / "empty"))
+
+
+def test_where_they_meet_is_each_mpiruns_own_and_the_deadline_is_common() -> None:
+    here, there = config("10.0.0.1:7000", "a"), config("10.0.0.2:7000", "b")
+    assert config_digest(here) == config_digest(there)
+    longer = replace(here, world=replace(here.world, deadline=5.0))
+    assert config_digest(here) != config_digest(longer)

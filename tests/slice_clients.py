@@ -1,10 +1,10 @@
 """Servers of several models: their configs, and clients that ask, keep busy and count."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from threading import Thread
@@ -74,22 +74,15 @@ def busy(
 
     Their answers differ in length, so that not all of them end at once.
     """
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever)
-    thread.start()
-    clients = asyncio.run_coroutine_threadsafe(_ask_all(url, models, num_clients, num_tokens), loop)
+    clients = _Clients(url, models, num_clients, num_tokens)
+    clients.start()
     try:
         time.sleep(0.5)
         yield
-        assert not clients.done(), "a client has ended"
     finally:
-        clients.cancel()
-        with suppress(CancelledError, TimeoutError):
-            clients.result(30)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        clients.stop()
         _wait_until_idle(url)
+    assert clients.failures == []
 
 
 def _wait_until_idle(url: str, seconds: float = 30.0) -> None:
@@ -103,16 +96,49 @@ def _wait_until_idle(url: str, seconds: float = 30.0) -> None:
     raise AssertionError("requests go on although their clients have hung up")
 
 
-async def _ask_all(url: str, models: Sequence[str], num_clients: int, num_tokens: int) -> None:
-    async with httpx.AsyncClient(timeout=60) as client:
+class _Clients:
+    """A thread whose clients ask until it is told to stop."""
 
-        async def ask(model: str, seed: int) -> None:
-            (prompt,) = prompts_of((60,), seed=seed)
-            body = _body(model, prompt, num_tokens + 61 * seed)
-            while True:
-                (await client.post(f"{url}/v1/completions", json=body)).raise_for_status()
+    def __init__(self, url: str, models: Sequence[str], num_clients: int, num_tokens: int) -> None:
+        self._url = url
+        self._asked = [
+            (model, seed, num_tokens + 61 * seed) for model in models for seed in range(num_clients)
+        ]
+        self._thread = Thread(target=lambda: asyncio.run(self._run()))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_over = asyncio.Event()
+        self._has_begun = threading.Event()
+        self.failures: list[BaseException] = []
 
-        await asyncio.gather(*(ask(model, seed) for model in models for seed in range(num_clients)))
+    def start(self) -> None:
+        self._thread.start()
+        assert self._has_begun.wait(10)
+
+    def stop(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._is_over.set)
+        self._thread.join(30)
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._has_begun.set()
+        async with httpx.AsyncClient(timeout=60) as client:
+            tasks = [asyncio.create_task(self._ask(client, *each)) for each in self._asked]
+            await self._is_over.wait()
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            self.failures = [
+                end
+                for end in ends
+                if end is not None and not isinstance(end, asyncio.CancelledError)
+            ]
+
+    async def _ask(self, client: httpx.AsyncClient, model: str, seed: int, num_tokens: int) -> None:
+        (prompt,) = prompts_of((60,), seed=seed)
+        body = _body(model, prompt, num_tokens)
+        while True:
+            (await client.post(f"{self._url}/v1/completions", json=body)).raise_for_status()
 
 
 def used_seconds(url: str) -> dict[str, dict[int, tuple[float, float]]]:

@@ -257,6 +257,7 @@ class RemoteEngine:
         for rank, address in news.links.items():
             if rank in before.lost or address != self._lines.addresses[rank]:
                 self._take_back(rank, address)
+        self._imbalance.restart(self._stats, news.lost)
         if before.refusal and self._refusal == before.refusal:
             self._refusal = ""
         for rank in news.lost:
@@ -273,7 +274,6 @@ class RemoteEngine:
     def _take_back(self, rank: int, address: str) -> None:
         self._ended[rank].clear()
         self._stats[rank] = RankStats(plan_rank=rank)
-        self._imbalance.restart(self._stats)
         if self._record is not None:
             self._record.restart(rank)
         self._lines.connect_again(rank, address)

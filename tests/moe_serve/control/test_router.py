@@ -129,6 +129,15 @@ def test_imbalance_is_that_of_the_last_reports() -> None:
     assert window.value < 1.01
 
 
+def test_lost_ranks_are_not_in_the_mean_load() -> None:
+    window = ImbalanceWindow(3)
+    stats = [RankStats(plan_rank=rank, num_expert_rows=rank) for rank in range(3)]
+    window.restart(stats, (1,))
+    rows = (300, 1, 102)
+    window.add([RankStats(plan_rank=rank, num_expert_rows=rows[rank]) for rank in range(3)])
+    assert list(window.over_mean) == [1.5, 0.0, 0.5]
+
+
 def test_where_no_prefix_is_kept_a_prompt_is_new_each_time() -> None:
     for block_size, second in ((4, None), (0, 1)):
         router = Router([1.0, 0.0], block_size, 100, prefill_ranks=(1,), max_local_prefill=8)

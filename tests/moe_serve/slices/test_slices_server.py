@@ -191,12 +191,13 @@ def test_a_model_comes_and_goes_while_others_serve(
 def test_a_model_of_all_ranks_shares_them_with_those_of_one(two_ranks: LiveServer) -> None:
     with busy(two_ranks.url, ["big", "small"], 5):
         shares = shares_within(two_ranks.url, 2.0)
-    # Nobody else has work on small's rank: what the others leave is lent to both, as 40 to 20.
+    # What the idle ones leave is lent to both. Models of one rank have their turns together, as long
+    # as those of the rank that asks for most.
     (small,) = shares["small"].values()
-    assert small == pytest.approx(1 / 3, abs=0.12)
+    assert small > 0.18
     for big in shares["big"].values():
-        assert big == pytest.approx(2 / 3, abs=0.2)
-        assert big > 1.4 * small
+        assert big > 0.37
+    assert small + max(shares["big"].values()) > 0.85
 
 
 def test_a_hard_share_is_all_that_a_model_gets(two_ranks: LiveServer) -> None:

@@ -191,8 +191,8 @@ def test_a_model_comes_and_goes_while_others_serve(
 def test_a_model_of_all_ranks_shares_them_with_those_of_one(two_ranks: LiveServer) -> None:
     with busy(two_ranks.url, ["big", "small"], 5):
         shares = shares_within(two_ranks.url, 2.0)
-    # What the idle ones leave is lent to both. Models of one rank have their turns together, as long
-    # as those of the rank that asks for most.
+    # What the idle ones leave is lent to both. Models of one rank have their turns together, as
+    # long as those of the rank that asks for most.
     (small,) = shares["small"].values()
     assert small > 0.18
     for big in shares["big"].values():

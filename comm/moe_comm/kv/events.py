@@ -67,7 +67,7 @@ class Offered:
     """Peers that together hold all heads of this rank offer the request: accept or refuse it.
 
     Attributes:
-        peers: their names.
+        peers: their names, sorted.
         number: counts the offers that this end was told of.
     """
 

@@ -93,7 +93,7 @@ class Receiving:
         if frozenset().union(*(each.cells for each in request.legs)) == self._cells:
             self._num_offered += 1
             request.number = self._num_offered
-            peers = tuple(each.link.name for each in request.legs)
+            peers = tuple(sorted(each.link.name for each in request.legs))
             self._emit(Offered(request.request_id, request.num_tokens, peers, request.number))
 
     def on_block(self, link: Link, message: Block, parts: Parts) -> None:

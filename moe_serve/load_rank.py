@@ -38,7 +38,7 @@ from moe_serve.step.rank_kv import RankKv
 from moe_serve.step.runner import Runner
 from moe_serve.step.sampler import Sampler
 from moe_serve.step.timing import TimedDispatcher, Timer
-from moe_serve.tenancy import WEIGHTS, WORKING_SPACE, Tenancy
+from moe_serve.tenancy import Tenancy
 from moe_serve.weights.checkpoint import Checkpoint
 from moe_serve.weights.loader import WeightLoader
 from moe_serve.weights.progress import count_bytes_to_read, show_progress
@@ -112,9 +112,8 @@ def load_rank(parts: RankParts) -> LoadedRank:
     config, device = parts.config, parts.device
     if parts.tenancy is not None:
         memory = parts.deployment.memories[parts.rank]
-        parts.tenancy.ledger.book(parts.tenancy.number, WEIGHTS, memory.weights)
-        space = memory.working_space + memory.moving
-        parts.tenancy.ledger.book(parts.tenancy.number, WORKING_SPACE, space)
+        # Experts that move take theirs while others have steps.
+        parts.tenancy.book(memory.weights + memory.moving, memory.working_space)
     checkpoint = Checkpoint.open(config.models[0].path)
     pool = config.pool_of(parts.rank)
     ops = select_ops(

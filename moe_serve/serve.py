@@ -133,7 +133,7 @@ def _worker(
     if main is not None:
         load, mover = main.loaded.load, main.loaded.mover
     if host.loader is not None:
-        changes = TenantChanges(number, tenants, host.loader.load)
+        changes = TenantChanges(number, tenants, host.loader.load, host.loader.settle)
     return Worker(
         number,
         tenants,

@@ -25,7 +25,7 @@ from moe_serve.step.changes import Loaded
 from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.tenants import Tenant
-from moe_serve.tenancy import WEIGHTS, WORKING_SPACE, Tenancy
+from moe_serve.tenancy import Tenancy
 from moe_serve.types import ServedModel, Task
 
 
@@ -103,6 +103,10 @@ class TenantLoader:
         assert found.served is not None
         return found.tenant, found.served
 
+    def settle(self) -> None:
+        """Between steps: take back what was lent and a model that is loading needs."""
+        self._ledger.settle()
+
     def _bring_up_here(self, placed: PlacedTenant, task: Task) -> HostedTenant:
         """What of it is this rank's; no rank waits for another."""
         if placed.rank not in (ALL_RANKS, self._opened.rank):
@@ -120,8 +124,7 @@ class TenantLoader:
         budget = scheduler.max_tokens_per_step
         path, longest = Path(model.path), model.max_context
         weights, working_space = encoder_bytes(path, model.dtype, budget, longest)
-        self._ledger.book(placed.number, WEIGHTS, weights)
-        self._ledger.book(placed.number, WORKING_SPACE, working_space)
+        self._tenancy(placed).book(weights, working_space)
         return load_encoder(
             model.path,
             model.name,
@@ -135,9 +138,10 @@ class TenantLoader:
 
     def _tenancy(self, placed: PlacedTenant) -> Tenancy:
         # Pages are lent between steps of one thread.
-        lends = self._opened.device.lends_memory and _takes_turns(placed)
+        takes_turns = _takes_turns(placed)
+        lends = self._opened.device.lends_memory and takes_turns
         lendable = self._lendable if lends else 0
-        return Tenancy(placed.number, self._ledger, lendable, placed.is_hard)
+        return Tenancy(placed.number, self._ledger, lendable, placed.is_hard, takes_turns)
 
     def _tenant(self, placed: PlacedTenant, engine: RankEngine | None) -> Tenant:
         ledger, number, lane = self._ledger, placed.number, None

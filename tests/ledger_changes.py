@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 from hypothesis.stateful import precondition, rule
-from ledger_machine import RANDOM, WEIGHTS, Machine
+from ledger_machine import RANDOM, WEIGHTS, WORKING_SPACE, Machine
 from ledger_tenant import Tenant
 
 from moe_serve.errors import LedgerError
@@ -17,12 +17,29 @@ class ChangingMachine(Machine):
     @precondition(lambda self: self.tenants)
     def book(self, random: Random) -> None:
         tenant, num_bytes = random.choice(self.tenants), random.randint(0, 20)
-        if num_bytes - tenant.booked > self.left:
-            with pytest.raises(LedgerError, match=f"{WEIGHTS} of a model"):
-                self.ledger.book(tenant.number, WEIGHTS, num_bytes)
+        self.put_down(tenant, WEIGHTS, num_bytes, in_turn=False)
+
+    @rule(random=RANDOM)
+    @precondition(lambda self: self.tenants)
+    def book_in_turn(self, random: Random) -> None:
+        tenant, num_bytes = random.choice(self.tenants), random.randint(0, 20)
+        self.put_down(tenant, WORKING_SPACE, num_bytes, in_turn=True)
+
+    def put_down(self, tenant: Tenant, part: str, num_bytes: int, *, in_turn: bool) -> None:
+        before, left = (tenant.booked, tenant.in_turn, self.booked), self.left
+        if in_turn:
+            tenant.in_turn = num_bytes
+        else:
+            tenant.booked = num_bytes
+        is_refused = self.booked - before[-1] > left
+        try:
+            self.ledger.book(tenant.number, part, num_bytes, in_turn=in_turn)
+        except LedgerError:
+            assert is_refused, "bytes are refused that are left"
+            tenant.booked, tenant.in_turn, _ = before
             return
-        self.ledger.book(tenant.number, WEIGHTS, num_bytes)
-        tenant.booked, self.is_settled = num_bytes, False
+        assert not is_refused, "bytes are given that are promised"
+        self.is_settled = False
 
     @rule(random=RANDOM)
     @precondition(lambda self: self.tenants and self.active is None)
@@ -38,7 +55,7 @@ class ChangingMachine(Machine):
         before = (budget.guaranteed, budget.limit, budget.num_held)
         try:
             if is_bytes:
-                size = tenant.booked + guaranteed * budget.page_bytes
+                size = tenant.booked + tenant.in_turn + guaranteed * budget.page_bytes
                 self.ledger.resize(tenant.number, size + random.randrange(budget.page_bytes))
             else:
                 self.ledger.resize_pages(tenant.number, guaranteed, limit)

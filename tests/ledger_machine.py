@@ -25,7 +25,7 @@ from moe_serve.schedule.sequence import Phase
 from moe_serve.types import Request
 
 RANDOM = st.randoms(use_true_random=True)
-WEIGHTS = "weights"
+WEIGHTS, WORKING_SPACE = "weights", "working_space"
 
 
 class Machine(RuleBasedStateMachine):
@@ -48,11 +48,14 @@ class Machine(RuleBasedStateMachine):
             self.open(random)
 
     @property
+    def booked(self) -> int:
+        in_turn = max((tenant.in_turn for tenant in self.tenants), default=0)
+        return in_turn + sum(tenant.booked for tenant in self.tenants)
+
+    @property
     def left(self) -> int:
-        return self.ledger.total_bytes - sum(
-            tenant.booked + tenant.budget.guaranteed * tenant.budget.page_bytes
-            for tenant in self.tenants
-        )
+        pages = sum(each.budget.guaranteed * each.budget.page_bytes for each in self.tenants)
+        return self.ledger.total_bytes - self.booked - pages
 
     @rule(random=RANDOM)
     def open(self, random: Random) -> None:
@@ -188,14 +191,15 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def tenants_are_right(self) -> None:
-        held = 0
+        held = self.booked
         for tenant in self.tenants:
             tenant.check()
-            held += tenant.booked + tenant.budget.num_held * tenant.budget.page_bytes
+            held += tenant.budget.num_held * tenant.budget.page_bytes
             lent = tenant.budget.num_held - tenant.budget.guaranteed
             self.most_lent = max(self.most_lent, lent)
         assert self.left >= 0, "more is promised than there is"
-        assert self.ledger.promised_bytes == self.ledger.total_bytes - self.left
+        promised = self.ledger.total_bytes - self.left
+        assert self.ledger.promised_bytes == promised, "promises are miscounted"
         assert self.ledger.free_bytes == self.ledger.total_bytes - held, "bytes are miscounted"
         assert held <= self.ledger.total_bytes or not self.is_settled, "more is held than there is"
 

@@ -12,6 +12,7 @@ class Tenant:
 
     Attributes:
         booked: bytes of its weights.
+        in_turn: bytes that it needs in its steps alone.
     """
 
     def __init__(
@@ -24,7 +25,7 @@ class Tenant:
     ) -> None:
         is_fixed = pages.pop("is_fixed")
         self.number = number
-        self.booked = 0
+        self.booked = self.in_turn = 0
         self.budget = ledger.open_pages(number, discard=None if is_fixed else self.discard, **pages)
         self.world = make_world(num_pages=self.budget.capacity, budget=self.budget, **limits)
         self.cache = self.world.scheduler._cache

@@ -188,9 +188,12 @@ def _largest(log: RankLog) -> MemorySample:
 
 
 def _held(sample: MemorySample, part: str = "") -> int:
-    """Bytes that all tenants hold, of one part or of all."""
-    held = (each for parts in sample.ledger.values() for each in parts.items())
-    return sum(num_bytes for name, num_bytes in held if part in (name, ""))
+    """Bytes that all tenants hold together, of one part or of all."""
+    if not part:
+        return sum(_held(sample, each) for each in _PARTS)
+    held = [parts.get(part, 0) for parts in sample.ledger.values()]
+    # In which one has its step at a time.
+    return max(held, default=0) if part == WORKING_SPACE else sum(held)
 
 
 def _difference(log: RankLog) -> float:

@@ -8,15 +8,13 @@ between the steps of one process, so that nobody waits.
 
 from collections.abc import Callable, Iterable
 from threading import Lock
-from typing import TypeVar
 
 from moe_serve.errors import LedgerError
+from moe_serve.schedule.bookings import Bookings
 from moe_serve.schedule.page_budget import Discard, PageBudget
 
 # Entry of the pages that a tenant holds.
 CACHE = "cache"
-
-T = TypeVar("T")
 
 
 class MemoryLedger:
@@ -32,7 +30,7 @@ class MemoryLedger:
         self._total_bytes = total_bytes
         self._lock = Lock()
         # Never changed, always replaced: the other thread may be reading them.
-        self._booked: dict[int, dict[str, int]] = {}
+        self._booked = Bookings()
         self._budgets: dict[int, PageBudget] = {}
 
     @property
@@ -43,17 +41,22 @@ class MemoryLedger:
     def promised_bytes(self) -> int:
         """What tenants can rely on."""
         pages = sum([each.promised_bytes for each in self._budgets.values()])
-        return self._booked_bytes + pages
+        return self._booked.total + pages
 
     @property
     def free_bytes(self) -> int:
         """What nobody holds; below 0 where lent pages are wanted back by `settle`."""
-        held = sum([each.held_bytes for each in self._budgets.values()])
-        return self._total_bytes - self._booked_bytes - held
+        return self._total_bytes - self.held_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What all tenants hold together; less than the sum of what each holds, where they have
+        parts in turn."""
+        return self._booked.total + sum([each.held_bytes for each in self._budgets.values()])
 
     def entries(self, tenant: int) -> dict[str, int]:
         """Bytes that a tenant holds, by part."""
-        entries = dict(self._booked.get(tenant, {}))
+        entries = self._booked.of(tenant)
         if tenant in self._budgets:
             entries[CACHE] = self._budgets[tenant].held_bytes
         return entries
@@ -62,16 +65,19 @@ class MemoryLedger:
         """Bytes that a tenant holds."""
         return sum(self.entries(tenant).values())
 
-    def book(self, tenant: int, what: str, num_bytes: int) -> None:
+    def book(self, tenant: int, what: str, num_bytes: int, *, in_turn: bool = False) -> None:
         """Give a tenant a fixed part, in the place of one of the same name.
+
+        Args:
+            in_turn: only needed in the tenant's steps, while others need none of theirs.
 
         Raises:
             LedgerError: so much is not left by what is promised.
         """
         with self._lock:
-            parts = dict(self._booked.get(tenant, {}))
-            self._require(num_bytes - parts.get(what, 0), f"{what} of a model")
-            self._booked = {**self._booked, tenant: {**parts, what: num_bytes}}
+            booked = self._booked.put(tenant, what, num_bytes, in_turn=in_turn)
+            self._require(booked.total - self._booked.total, f"{what} of a model")
+            self._booked = booked
 
     def open_pages(
         self,
@@ -113,7 +119,7 @@ class MemoryLedger:
         Raises:
             LedgerError: others leave less, or it uses more.
         """
-        booked = sum(self._booked.get(tenant, {}).values())
+        booked = sum(self._booked.of(tenant).values())
         budget = self._budgets.get(tenant)
         if budget is None and num_bytes < booked:
             raise LedgerError(f"{_mib(num_bytes)} asked for a model, it holds {_mib(booked)}")
@@ -158,8 +164,10 @@ class MemoryLedger:
         with self._lock:
             if tenant in self._budgets:
                 self._budgets[tenant].detach()
-            self._booked = _without(self._booked, tenant)
-            self._budgets = _without(self._budgets, tenant)
+            self._booked = self._booked.without(tenant)
+            self._budgets = {
+                number: each for number, each in self._budgets.items() if number != tenant
+            }
 
     def settle(self) -> None:
         """Between steps: take back what was lent and has been promised to others since."""
@@ -203,10 +211,6 @@ class MemoryLedger:
     def _others(self, wanting: PageBudget | None) -> list[PageBudget]:
         return [each for each in self._budgets.values() if each is not wanting]
 
-    @property
-    def _booked_bytes(self) -> int:
-        return sum([sum(parts.values()) for parts in self._booked.values()])
-
     def _require(self, num_bytes: int, what: str) -> None:
         left = self._total_bytes - self.promised_bytes
         if num_bytes > left:
@@ -243,10 +247,6 @@ def _check_pages(budget: PageBudget, guaranteed: int, limit: int) -> None:
 
 def _lent_bytes(budget: PageBudget) -> int:
     return budget.lent_bytes
-
-
-def _without(by_tenant: dict[int, T], tenant: int) -> dict[int, T]:
-    return {number: each for number, each in by_tenant.items() if number != tenant}
 
 
 def _mib(num_bytes: int) -> str:

@@ -82,8 +82,10 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether the next batch has something to compute, or somebody new in it."""
-        running = Phase.RUNNING
-        return any(each.phase is running for each in self._running.values()) or self._line.can_move
+        for sequence in self._running.values():
+            if sequence.phase is Phase.RUNNING:
+                return True
+        return self._line.can_move
 
     @property
     def request_ids(self) -> tuple[str, ...]:

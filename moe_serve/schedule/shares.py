@@ -9,6 +9,7 @@ than a step. No clock here: the same calls lead to the same turns, on every rank
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 
 # After so long without work, what a tenant overdrew is forgotten.
@@ -25,6 +26,7 @@ class _Account:
     idle_since: on the clock of all seconds charged; None while it has work.
     """
 
+    tenant: int
     share: float
     is_hard: bool
     idle_since: float | None
@@ -39,21 +41,35 @@ class Shares:
         self._accounts: dict[int, _Account] = {}
         self._wanting: frozenset[int] = frozenset()
         self._passed = 0.0
+        # What follows from these at every step, kept because steps may be short: of those that
+        # have work the hard ones, all others, and the sum of these ones' shares.
+        self._hard: list[_Account] = []
+        self._sharing: list[_Account] = []
+        self._total_share = 0.0
+        self._have_hard = False
 
     def __contains__(self, tenant: int) -> bool:
         return tenant in self._accounts
 
     def open(self, tenant: int, share: float, *, is_hard: bool = False) -> None:
         assert tenant not in self._accounts, f"tenant {tenant} has an account"
-        self._accounts[tenant] = _Account(share, is_hard, self._passed - _WINDOW_SECONDS)
+        self._accounts[tenant] = _Account(tenant, share, is_hard, self._passed - _WINDOW_SECONDS)
+        self._list_accounts()
 
     def change(self, tenant: int, share: float, *, is_hard: bool = False) -> None:
         account = self._accounts[tenant]
         account.share, account.is_hard = share, is_hard
+        self._list_accounts()
 
     def close(self, tenant: int) -> None:
         del self._accounts[tenant]
         self._wanting -= {tenant}
+        self._list_accounts()
+
+    @property
+    def have_hard(self) -> bool:
+        """Whether any account is hard, with work or without."""
+        return self._have_hard
 
     def used(self, tenant: int) -> float:
         """Seconds of the device since the account was opened."""
@@ -64,9 +80,12 @@ class Shares:
 
     def is_contended(self, tenant: int) -> bool:
         """Whether others have work, or had some of late: they may come again at any time."""
+        if len(self._wanting) > (tenant in self._wanting):
+            return True
         return any(
             other != tenant
-            and (account.idle_since is None or self._passed - account.idle_since < _WINDOW_SECONDS)
+            and account.idle_since is not None
+            and self._passed - account.idle_since < _WINDOW_SECONDS
             for other, account in self._accounts.items()
         )
 
@@ -83,6 +102,8 @@ class Shares:
 
     def want(self, wanting: Collection[int]) -> None:
         """Who has work from now on. Who had none before is owed nothing, and may still owe."""
+        if wanting == self._wanting:
+            return
         now = self._accounts.keys() & wanting
         for tenant in now - self._wanting:
             account = self._accounts[tenant]
@@ -93,17 +114,18 @@ class Shares:
         for tenant in self._wanting - now:
             self._accounts[tenant].idle_since = self._passed
         self._wanting = frozenset(now)
+        self._list_accounts()
 
     def pick(self) -> int | None:
         """Who is next of those that have work; None where all of them have had their shares and
         may have no more yet."""
-        accounts = self._accounts
-        ready = [
-            tenant
-            for tenant in self._wanting
-            if not accounts[tenant].is_hard or accounts[tenant].owed >= 0
-        ]
-        return max(ready, key=lambda tenant: (accounts[tenant].owed, -tenant), default=None)
+        best = None
+        for account in chain(self._sharing, self._hard):
+            if account.is_hard and account.owed < 0:
+                continue
+            if best is None or account.owed > best.owed:
+                best = account
+        return None if best is None else best.tenant
 
     def seconds_to_wait(self) -> float:
         """Where `pick` is None: until it is not; infinite where nobody has work."""
@@ -120,17 +142,19 @@ class Shares:
             lent: of the seconds, those used by tenants whose shares are not hard: divided among
                 all of them that have work.
         """
-        sharing = []
-        for tenant in self._wanting:
-            account = self._accounts[tenant]
-            if account.is_hard:
-                account.owed += account.share * seconds
-            else:
-                sharing.append(account)
-        total = sum(account.share for account in sharing)
+        for account in self._hard:
+            account.owed += account.share * seconds
+        sharing = self._sharing
         # Together they are owed nothing, but for a while after one has left with its debt, which
         # it finds again if it comes back soon.
         excess = sum(account.owed for account in sharing) + lent
         lent -= excess * min(1.0, seconds / _WINDOW_SECONDS)
         for account in sharing:
-            account.owed += lent * account.share / total
+            account.owed += lent * account.share / self._total_share
+
+    def _list_accounts(self) -> None:
+        wanting = [self._accounts[tenant] for tenant in sorted(self._wanting)]
+        self._hard = [account for account in wanting if account.is_hard]
+        self._sharing = [account for account in wanting if not account.is_hard]
+        self._total_share = sum(account.share for account in self._sharing)
+        self._have_hard = any(account.is_hard for account in self._accounts.values())

@@ -48,14 +48,20 @@ class TenantChanges:
 
     Args:
         load: makes a new tenant of this rank; called in a thread of its own, while others step.
+        settle: takes back what others were lent and the new one needs; called between steps.
     """
 
     def __init__(
-        self, plan_rank: int, tenants: Tenants, load: Callable[[TenantChange], Loaded]
+        self,
+        plan_rank: int,
+        tenants: Tenants,
+        load: Callable[[TenantChange], Loaded],
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan_rank = plan_rank
         self._tenants = tenants
         self._load = load
+        self._settle = settle
         self._change: TenantChange | None = None
         self._loading: _Loading | None = None
         self._done = 0
@@ -75,6 +81,11 @@ class TenantChanges:
         self._change = change
         if change.kind == "load" and change.placed.rank in (ALL_RANKS, self._plan_rank):
             self._loading = _Loading(self._load, change)
+
+    def rest(self) -> None:
+        """Nobody has a step: whatever steps do on their way for a model that is loading."""
+        if self.is_loading:
+            self._settle()
 
     def follow(self, ready_number: int) -> TenantNews | None:
         """Act on the change that is under way, if all ranks are ready for it -> what came of it."""

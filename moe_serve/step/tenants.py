@@ -61,9 +61,11 @@ class Tenants:
         self._own = RankTurns(max_step)
         self._last_events: list[TokenEvent] = []
         self._opened_at: dict[int, float] = {}
-        # By number: those that take turns on this rank, and which of them are on no other.
+        # What is looked at before every step. By number: those that take turns on this rank, and
+        # which of them are on no other; then those that other ranks may send something to.
         self._engines: dict[int, RankEngine] = {}
         self._on_one_rank: set[int] = set()
+        self._lanes: list[Lane] = []
         for tenant in tenants:
             self.open(tenant)
 
@@ -128,11 +130,9 @@ class Tenants:
     def wants(self) -> tuple[bool, frozenset[int]]:
         """Whether there is work, and turns that it may be done in, as step headers say it."""
         working = {number for number, engine in self._engines.items() if engine.has_work}
-        own = working & self._on_one_rank
-        turns = working - own
-        if self._own.may_run(own):
-            turns.add(ONE_RANK_TENANTS)
-        return bool(working), frozenset(turns)
+        if self._own.may_run(working & self._on_one_rank):
+            working.add(ONE_RANK_TENANTS)
+        return bool(working), frozenset(working)
 
     def tell_time(self) -> int:
         """The group's time, for a step header."""
@@ -146,6 +146,8 @@ class Tenants:
 
     def lane_events(self) -> list[TokenEvent]:
         """What tenants with processors of their own have computed since the last time."""
+        if not self._lanes and not self._last_events:
+            return []
         events, self._last_events = self._last_events, []
         for lane in self._lanes:
             events += lane.take_events()
@@ -224,18 +226,14 @@ class Tenants:
         slices = [self._slice(number, stats) for number, stats in here.items()]
         return replace(total, slices=tuple(slices))
 
-    @property
-    def _lanes(self) -> list[Lane]:
-        return [each.lane for each in self._tenants.values() if each.lane is not None]
-
     def _own_with_work(self) -> set[int]:
         return {number for number in self._on_one_rank if self._engines[number].has_work}
 
     def _list_engines(self) -> None:
-        """Looked at before every step."""
         here = [each for each in self._tenants.values() if each.engine is not None]
         self._engines = {each.number: each.engine for each in here if each.engine is not None}
         self._on_one_rank = {each.number for each in here if each.rank != ALL_RANKS}
+        self._lanes = [each.lane for each in self._tenants.values() if each.lane is not None]
 
     def _step(self, turn: Turn) -> list[TokenEvent]:
         return self._engines[turn.tenant].step(turn.max_seconds)

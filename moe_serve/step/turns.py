@@ -49,6 +49,8 @@ class GroupTurns:
         self._agreed = self._told = 0
         self._agreed_at = self._told_at = clock()
         self._current: int | None = None
+        # Who has work on any rank, as the last header said.
+        self._wanting: frozenset[int] = frozenset()
         # Of the tenants that are on one rank, by rank.
         self._one_rank_shares: dict[int, dict[int, float]] = {}
 
@@ -96,7 +98,7 @@ class GroupTurns:
         is_own = header.clock == self._told
         self._agreed_at = self._told_at if is_own else self._clock()
         self._agreed = header.clock
-        self._shares.want(header.turns)
+        self._want(header.turns)
         self._current = self._shares.pick()
         if self._current is None:
             return None
@@ -111,10 +113,17 @@ class GroupTurns:
     def _at(self, moment: float) -> int:
         return self._agreed + int((moment - self._agreed_at) * 1e9)
 
+    def _want(self, wanting: frozenset[int]) -> None:
+        if wanting == self._wanting:
+            return
+        self._wanting = wanting
+        if ONE_RANK_TENANTS in self._shares:
+            self._level_one_rank_tenants()
+        self._shares.want(wanting)
+
     def _level_one_rank_tenants(self) -> None:
-        """Together they have what they ask for on the rank where they ask for most."""
-        sums = [sum(shares.values()) for shares in self._one_rank_shares.values()]
-        share = max(sums, default=0.0)
+        """Together they have what those with work ask for on the rank where they ask for most."""
+        share = self._one_rank_share(self._wanting) or self._one_rank_share(None)
         if not share:
             self._forget(ONE_RANK_TENANTS)
         elif ONE_RANK_TENANTS in self._shares:
@@ -122,8 +131,19 @@ class GroupTurns:
         else:
             self._shares.open(ONE_RANK_TENANTS, share)
 
+    def _one_rank_share(self, among: frozenset[int] | None) -> float:
+        """Of the rank where they ask for most; None is all of them."""
+        return max(
+            (
+                sum(share for tenant, share in shares.items() if among is None or tenant in among)
+                for shares in self._one_rank_shares.values()
+            ),
+            default=0.0,
+        )
+
     def _forget(self, tenant: int) -> None:
         self._shares.close(tenant)
+        self._wanting -= {tenant}
         if self._current == tenant:
             self._current = None
 
@@ -177,8 +197,8 @@ class RankTurns:
 
     def may_run(self, wanting: Collection[int]) -> bool:
         """Whether any of those with work may have a turn now; between turns."""
-        if not wanting:
-            return False
+        if not wanting or not self._shares.have_hard:
+            return bool(wanting)
         self.end()
         self._shares.want(wanting)
         return self._shares.pick() is not None

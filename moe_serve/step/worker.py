@@ -208,6 +208,7 @@ class Worker:
         while self._wake <= wake:
             self._watch()
             self._mover.advance()
+            self._changes.rest()
             is_wanted = self._readiness != self._told
             seconds = 0.0 if is_wanted and not has_asked else self._seconds_to_look()
             self._link.wait(seconds, self._tenants.descriptors)

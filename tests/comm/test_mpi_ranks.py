@@ -57,6 +57,7 @@ def assert_all_passed(done: "subprocess.CompletedProcess[str]", bring_up: str) -
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_silent_peer_is_reported_within_the_deadline(mpirun: MpiRun) -> None:
     done = mpirun(3, ["-W", "error", WORKER, "lost", "gloo"], timeout=50)
     lost = re.findall(r"(\w+) lost after ([\d.]+): (.*)", done.stdout)

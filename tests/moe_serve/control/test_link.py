@@ -42,9 +42,8 @@ class EchoRank(threading.Thread):
                 self.commands.append(command)
                 if command.stop:
                     time.sleep(self.last_seconds)
-                self.link.send(
-                    Report(plan_rank=self.plan_rank, stats=RankStats(plan_rank=self.plan_rank))
-                )
+                stats = RankStats(plan_rank=self.plan_rank)
+                self.link.send(Report(plan_rank=self.plan_rank, stats=stats, is_last=command.stop))
                 for request in command.submit:
                     self._answer(request)
                 if command.stop:

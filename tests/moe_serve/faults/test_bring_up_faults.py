@@ -97,6 +97,7 @@ def test_an_architecture_that_is_not_supported(broken: Path, fails: Callable[...
     assert "Qwen3MoeForCausalLM" in line
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_the_front_end_cannot_read(
     broken: Path, fails: Callable[..., str]
 ) -> None:

@@ -19,6 +19,7 @@ def test_term_to_the_front_end_drains(start: Callable[..., Run], two_ranks: dict
     drain(run, url, run.front_end().terminate)
 
 
+@pytest.mark.slow
 def test_term_to_a_lone_server_drains(start: Callable[..., Run], two_ranks: dict[str, Any]) -> None:
     run = start(two_ranks | {"pools": [two_ranks["pools"][0] | {"ranks": 1}]}, num_ranks=0)
     url = run.wait_until_ready()

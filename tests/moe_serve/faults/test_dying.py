@@ -35,6 +35,7 @@ def test_streams_get_an_error_event_and_the_job_ends(
     assert time.monotonic() - killed < 5.0
 
 
+@pytest.mark.slow
 def test_a_killed_front_end_ends_the_job(
     start: Callable[..., Run], two_ranks: dict[str, Any]
 ) -> None:

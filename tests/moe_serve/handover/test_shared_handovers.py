@@ -24,6 +24,8 @@ from sharing_cases import (
     config,
 )
 
+pytestmark = pytest.mark.slow
+
 RANK = Path(__file__).parent / "sharing_rank.py"
 TESTS = Path(__file__).parents[2]
 ALL = RIGHT | CROWDED | DROPPED | WRONG

@@ -34,6 +34,7 @@ def test_int8_is_near_enough_and_no_nearer(checkpoint: Callable[..., Path]) -> N
         pass
 
 
+@pytest.mark.slow
 def test_a_wire_that_loses_too_much_is_refused_by_all_ranks(
     checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

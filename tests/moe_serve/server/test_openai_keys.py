@@ -55,6 +55,7 @@ def test_loopback_is_not_warned_of(server: LiveServer) -> None:
     assert WARNING not in server.output and server.url.startswith("http://127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_who_is_exposed_without_keys_is_warned(thinking_server: LiveServer) -> None:
     (line,) = [line for line in thinking_server.output.splitlines() if WARNING in line]
     assert "WARNING" in line and "0.0.0.0" in line and "server.api_keys" in line

@@ -29,6 +29,10 @@ class Rank:
             self.own.open(tenant, share, is_hard=is_hard)
             self.own_tenants.append(tenant)
 
+    def wants(self, gangs: frozenset[int]) -> frozenset[int]:
+        common = {ONE_RANK_TENANTS} if self.own.may_run(self.own_tenants) else set()
+        return gangs.union(self.own_tenants, common)
+
     def take(self, turn: Turn, seconds: Callable[[], float]) -> None:
         if turn.tenant != ONE_RANK_TENANTS:
             self._spend(turn.tenant, seconds())
@@ -49,10 +53,7 @@ class Rank:
 
 def agree(ranks: list[Rank], gangs: frozenset[int]) -> StepHeader:
     """What the ranks' headers come to; then all go on at the same moment."""
-    turns = [
-        gangs | ({ONE_RANK_TENANTS} if rank.own.may_run(rank.own_tenants) else frozenset())
-        for rank in ranks
-    ]
+    turns = [rank.wants(gangs) for rank in ranks]
     clock = max(rank.group.tell() for rank in ranks)
     for rank in ranks:
         rank.now += (clock - rank.group.now) / 1e9
@@ -113,6 +114,27 @@ def test_a_gang_and_tenants_of_one_rank_each_keep_their_shares() -> None:
     assert ranks[0].used[1] / ranks[0].used[2] == pytest.approx(2 / 5, abs=0.01)
     # What rank 1 leaves idle beside the gang its only other tenant gets.
     assert ranks[1].used[3] / passed > 0.6
+
+
+def test_what_tenants_without_work_would_ask_for_on_one_rank_counts_for_nothing() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.open(0, ALL_RANKS, 0.2)
+        rank.open(1, 0, 0.3)
+        rank.open(2, 0, 0.5)
+        rank.open(3, 1, 0.1)
+    ranks[0].own_tenants.remove(2)
+    begun = ranks[0].now
+    run(ranks, frozenset((0,)), 8.0)
+    passed = ranks[0].now - begun
+    # Idle time is lent in proportion: 20 to 30.
+    assert ranks[0].group.used(0) / passed == pytest.approx(0.4, abs=0.01)
+    assert ranks[0].used[1] / passed == pytest.approx(0.6, abs=0.05)
+    ranks[0].own_tenants.append(2)
+    begun, before = ranks[0].now, ranks[0].group.used(0)
+    run(ranks, frozenset((0,)), 8.0)
+    passed = ranks[0].now - begun
+    assert (ranks[0].group.used(0) - before) / passed == pytest.approx(0.2, abs=0.01)
 
 
 def test_a_hard_tenant_of_one_rank_keeps_to_its_share_of_all_time() -> None:

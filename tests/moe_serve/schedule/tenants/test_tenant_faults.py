@@ -89,7 +89,14 @@ class OverdrawnLedger(MemoryLedger):
 
     @property
     def free_bytes(self) -> int:
-        return super().free_bytes + self._booked_bytes
+        return super().free_bytes + self._booked.total
+
+
+class SelfishLedger(MemoryLedger):
+    """Keeps for each tenant what only one at a time needs."""
+
+    def book(self, tenant: int, what: str, num_bytes: int, *, in_turn: bool = False) -> None:
+        super().book(tenant, what, num_bytes)
 
 
 class KindLedger(MemoryLedger):
@@ -133,6 +140,7 @@ class UnfairScheduler(Scheduler):
             "reads a page with foreign|a page of the prefix|the tree",
         ),
         ("ledger_type", OverdrawnLedger, "bytes are miscounted|more is held than there is"),
+        ("ledger_type", SelfishLedger, "bytes are refused that are left|promises are miscounted"),
         ("ledger_type", KindLedger, "more is held than there is"),
         ("ledger_type", ForgetfulLedger, "a closed tenant holds something"),
         ("scheduler_type", UnfairScheduler, "the oldest was preempted"),

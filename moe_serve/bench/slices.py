@@ -1,4 +1,4 @@
-"""`moe_bench slices`: several models on the same ranks: shares, latency, memory, packing, idle."""
+"""`moe_bench slices`: several models on the same ranks, their shares, latency, memory, packing."""
 
 import argparse
 import tempfile
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from moe_serve.bench.record import record, write
+from moe_serve.bench.slices_changes import changes
 from moe_serve.bench.slices_idle import idle
 from moe_serve.bench.slices_memory import memory
 from moe_serve.bench.slices_packing import packing
@@ -20,6 +21,7 @@ _TABLES: dict[str, Callable[[Path, float], Rows]] = {
     "memory": memory,
     "packing": packing,
     "idle": idle,
+    "changes": changes,
 }
 _LEAST_SECONDS = 1.0
 

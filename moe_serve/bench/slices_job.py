@@ -38,6 +38,23 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """A model on all ranks that comes while others are served, and goes again.
+
+    Attributes:
+        at: seconds after the run's begin at which it is asked for.
+        stays: seconds from when it is there.
+    """
+
+    number: int
+    path: str
+    percent: int
+    memory_mb: int
+    at: float
+    stays: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """
     Attributes:
@@ -49,6 +66,7 @@ class Run:
         waits_for: what ends the run once its seconds are over: nothing else, all answers, or that
             a tenant has had to set a sequence back.
         patience: seconds that it waits at most.
+        visitor: waited for as well, until it has gone.
     """
 
     percents: dict[int, float]
@@ -61,6 +79,7 @@ class Run:
     watches_memory: bool = False
     waits_for: Literal["nothing", "answers", "preemption"] = "nothing"
     patience: float = 60.0
+    visitor: Visitor | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,6 +113,20 @@ class MemorySample:
 
 
 @dataclass(slots=True, kw_only=True)
+class Visit:
+    """When a visitor was asked for and came, was asked to go and went, on one rank; and bytes of
+    the process before each and behind.
+
+    Attributes:
+        error: why it did not come.
+    """
+
+    times: list[float] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class RankLog:
     """One rank's run; times are seconds of the host's monotonic clock.
 
@@ -121,3 +154,4 @@ class RankLog:
     samples: list[MemorySample] = field(default_factory=list)
     num_preemptions: dict[int, int] = field(default_factory=dict)
     base: int = 0
+    visit: Visit = field(default_factory=Visit)

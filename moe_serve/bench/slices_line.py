@@ -9,6 +9,7 @@ from math import inf
 import numpy as np
 
 from moe_serve.bench.slices_job import ANY_RANK, Answer, Arrival, RankLog, Run, Stream
+from moe_serve.bench.slices_visit import Visiting
 from moe_serve.errors import RequestError
 from moe_serve.messages import Command, Report
 from moe_serve.types import Request, SamplingParams, TokenEvent
@@ -45,6 +46,7 @@ class Line:
                 self._ask(requests)
         begun = time.perf_counter()
         log.first, log.last = begun + run.warm_up, begun + run.warm_up + run.seconds
+        self._visiting = Visiting(run.visitor, begun, log.visit)
         self._due = deque((log.first + at, request) for at, request in arrivals)
         for request in self._waiting:
             log.answers[request.request_id].asked = begun
@@ -56,12 +58,13 @@ class Line:
             self._log.answers[request.request_id] = Answer(tenant=request.tenant, asked=due)
             self._waiting.append(request)
         stop = self._is_first and self._is_over(now)
-        if not self._waiting and not stop:
+        change = self._visiting.change(now)
+        if not self._waiting and not stop and change is None:
             return ()
         self._wake += 1
         submit, self._waiting = tuple(self._waiting), []
         self._num_live += len(submit)
-        return (Command(wake=self._wake, submit=submit, stop=stop),)
+        return (Command(wake=self._wake, submit=submit, stop=stop, tenant_change=change),)
 
     def wait(self, seconds: float, descriptors: Sequence[int] = ()) -> None:
         now = time.perf_counter()
@@ -75,6 +78,8 @@ class Line:
             self._take(event, now)
         if report.stats is not None and report.stats.num_preemptions > 0:
             self._has_preempted = True
+        if report.tenant_news is not None:
+            self._visiting.hear(report.tenant_news)
         return True
 
     def _is_over(self, now: float) -> bool:
@@ -85,7 +90,8 @@ class Line:
             "answers": not self._due and not self._num_live,
             "preemption": self._has_preempted,
         }
-        return is_there[self._waits_for] or now >= self._log.last + self._patience
+        is_done = is_there[self._waits_for] and self._visiting.is_over
+        return is_done or now >= self._log.last + self._patience
 
     def _take(self, event: TokenEvent, now: float) -> None:
         if event.error:

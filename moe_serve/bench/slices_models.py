@@ -102,14 +102,16 @@ def config_of(
     max_tokens: int = 1024,
     max_sequences: int = 32,
     deterministic: bool = False,
+    spare_mb: int = 0,
 ) -> dict[str, Any]:
     """Models on ranks of one thread each.
 
     Args:
         max_step: seconds; scheduler.max_step.
         max_tokens, max_sequences: of a step.
+        spare_mb: of each rank's memory, for models that come later.
     """
-    memory_mb = sum(model.memory_mb for model in models)
+    memory_mb = spare_mb + sum(model.memory_mb for model in models)
     return {
         "models": [model.entry() for model in models],
         "pools": [

@@ -21,7 +21,7 @@ from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.load import load_config
 from moe_serve.control.world import die_with_parent, launched_world
 from moe_serve.hosting import Host, host_models, no_plan
-from moe_serve.step.changes import no_changes
+from moe_serve.step.changes import TenantChanges, no_changes
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover
 from moe_serve.step.worker import Worker
@@ -48,7 +48,7 @@ class Serving:
         Worker(
             self._rank,
             tenants,
-            no_changes(self._rank, tenants),
+            self._changes(run, tenants),
             self._host.exchange,
             line,
             lambda: None,
@@ -71,6 +71,13 @@ class Serving:
             if (tenant := self._host.tenants[number])
         ]
         return kind(self._rank, self._host.config.scheduler.max_step, opened, log)
+
+    def _changes(self, run: Run, tenants: RecordedTenants) -> TenantChanges:
+        if run.visitor is None:
+            return no_changes(self._rank, tenants)
+        loader = self._host.loader
+        assert loader is not None
+        return TenantChanges(self._rank, tenants, loader.load, loader.settle)
 
     def _experts(self) -> tuple[ExpertCounter, ExpertMover]:
         """Of the first model on all ranks; nothing moves here."""

@@ -1,6 +1,6 @@
 """What the front end and the ranks tell each other: small, frozen, without torch."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from moe_placement.plan import Plan
@@ -91,6 +91,13 @@ class RankStats:
             if each.name != "plan_rank"
         }
         return RankStats(plan_rank=self.plan_rank, **sums)
+
+    @property
+    def counters(self) -> "RankStats":
+        """What is left of an engine that is gone: counters never go back."""
+        return replace(
+            self, num_waiting=0, num_running=0, num_pages=0, num_pages_used=0, num_pages_cached=0
+        )
 
 
 def _sum(one: Any, other: Any) -> Any:

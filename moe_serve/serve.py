@@ -1,5 +1,6 @@
 """`moe_serve` as a server: the ranks meet, load, and serve until they agree to stop."""
 
+import gc
 import secrets
 import signal
 import socket
@@ -52,6 +53,9 @@ def serve(
         meeting = meet(config, launch)
         front_end = FrontEnd(listener) if listener is not None else None
         ready = _bring_up(config, meeting, listener, front_end, drain_signals)
+        # All that is here now stays: a full collection would look at it for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         ready.run(comes_back=meeting.comes_back)
         if front_end is not None:
             front_end.finish()
@@ -127,7 +131,9 @@ def _worker(
     watch: Callable[[], None],
 ) -> Worker:
     main, number = host.main, meeting.launch.rank
-    tenants = Tenants(number, host.config.scheduler.max_step, host.tenants)
+    has_slices = host.loader is not None
+    max_step = host.config.scheduler.max_step
+    tenants = Tenants(number, max_step, host.tenants, has_slices=has_slices)
     changes = no_changes(number, tenants)
     load, mover = ExpertCounter((), 0), ExpertMover.of_no_experts(number, no_plan(host.config))
     if main is not None:

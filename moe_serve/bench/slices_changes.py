@@ -80,8 +80,8 @@ def _times(log: RankLog, seconds: float) -> list[tuple[str, Floats, Floats]]:
     found = []
     for name, (first, last) in zip(_TIMES, spans, strict=True):
         # With the step under way at its begin, and the one behind its end.
-        low = max(0, np.searchsorted(begin_S, first) - 1)
-        high = min(len(begin_S), np.searchsorted(begin_S, last) + 1)
+        low = max(0, int(np.searchsorted(begin_S, first)) - 1)
+        high = min(len(begin_S), int(np.searchsorted(begin_S, last)) + 1)
         steps = timeline.step_S[low:high]
         breaks = begin_S[low + 1 : high] - end_S[low : high - 1]
         found.append((name, steps, breaks))

@@ -5,6 +5,7 @@ runs from its standard input, a line of JSON each and an empty one behind, and a
 line that names the file with the ranks' logs.
 """
 
+import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -101,6 +102,8 @@ def main() -> None:
     meeting = meet(config, launched_world())
     base = psutil.Process().memory_info().rss
     serving = Serving(host_models(config, meeting), meeting.launch.rank, base)
+    gc.collect()
+    gc.freeze()
     if meeting.launch.rank == 0:
         print(READY, flush=True)
     for number, run in enumerate(_runs(meeting)):

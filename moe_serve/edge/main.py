@@ -1,6 +1,7 @@
 """The front-end process: HTTP in front, the ranks' sockets behind; started by rank 0."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -75,6 +76,9 @@ async def _serve(listener: socket.socket) -> int:
         slices=_keeper(start, engine),
         admin_keys=_keys(start.config.server.admin_keys, "server.admin_keys"),
     )
+    # All that is here now stays: a full collection would keep all streams waiting for it.
+    gc.collect()
+    gc.freeze()
     lifeline = asyncio.create_task(_follow(lines, draining.set))
     exit_server = asyncio.Event()
     server = asyncio.create_task(run_server(app, listener, exit_server))

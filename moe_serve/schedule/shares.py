@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
-# After so long without work, what a tenant overdrew is forgotten.
+# After so long without work, what a tenant overdrew is forgotten; a hard one works it off.
 _WINDOW_SECONDS = 1.0
 
 
@@ -108,8 +108,11 @@ class Shares:
         for tenant in now - self._wanting:
             account = self._accounts[tenant]
             idle_since = self._passed if account.idle_since is None else account.idle_since
-            is_forgotten = self._passed - idle_since > _WINDOW_SECONDS
-            account.owed = 0.0 if is_forgotten else min(account.owed, 0.0)
+            idle = self._passed - idle_since
+            if account.is_hard:
+                account.owed = min(0.0, account.owed + account.share * idle)
+            else:
+                account.owed = 0.0 if idle > _WINDOW_SECONDS else min(account.owed, 0.0)
             account.idle_since = None
         for tenant in self._wanting - now:
             self._accounts[tenant].idle_since = self._passed

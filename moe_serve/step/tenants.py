@@ -52,10 +52,20 @@ class Tenants:
 
     Args:
         max_step: seconds that a step may take while others have work.
+        has_slices: models may come and go, and stats tell of each.
     """
 
-    def __init__(self, plan_rank: int, max_step: float, tenants: Iterable[Tenant]) -> None:
+    def __init__(
+        self,
+        plan_rank: int,
+        max_step: float,
+        tenants: Iterable[Tenant],
+        *,
+        has_slices: bool = True,
+    ) -> None:
         self._plan_rank = plan_rank
+        self._has_slices = has_slices
+        self._gone = RankStats(plan_rank=plan_rank)
         self._tenants: dict[int, Tenant] = {}
         self._group = GroupTurns(max_step)
         self._own = RankTurns(max_step)
@@ -72,7 +82,7 @@ class Tenants:
     @staticmethod
     def of_one(plan_rank: int, engine: RankEngine) -> "Tenants":
         """A model that has the ranks to itself."""
-        return Tenants(plan_rank, inf, [Tenant(number=0, engine=engine)])
+        return Tenants(plan_rank, inf, [Tenant(number=0, engine=engine)], has_slices=False)
 
     def open(self, tenant: Tenant) -> None:
         self._tenants[tenant.number] = tenant
@@ -111,6 +121,8 @@ class Tenants:
                 self._own.close(number)
         if tenant.engine is not None:
             tenant.engine.abort_all()
+        if (engine := tenant.lane or tenant.engine) is not None:
+            self._gone += engine.stats().counters
         if tenant.lane is not None:
             self._last_events += tenant.lane.close()
         tenant.close()
@@ -214,14 +226,14 @@ class Tenants:
         self._own.end()
 
     def stats(self) -> RankStats:
-        """Of all engines here together, and of each tenant."""
+        """Of all engines here together, also of those that are gone, and of each tenant."""
         here = {
             number: engine.stats()
             for number, tenant in self._tenants.items()
             if (engine := tenant.lane or tenant.engine) is not None
         }
-        total = reduce(add, here.values(), RankStats(plan_rank=self._plan_rank))
-        if len(self._tenants) == 1:
+        total = reduce(add, here.values(), self._gone)
+        if not self._has_slices:
             return total
         slices = [self._slice(number, stats) for number, stats in here.items()]
         return replace(total, slices=tuple(slices))

@@ -134,6 +134,16 @@ def test_coming_and_going_does_not_wipe_out_a_debt() -> None:
     assert used / passed == pytest.approx(0.1, abs=0.06)
 
 
+def test_a_hard_tenant_that_pauses_after_long_steps_gets_no_more_than_its_share() -> None:
+    shares = shares_of({0: 1, 1: 99}, hard=(0,))
+    used = 0.0
+    for _ in range(60):
+        turns = run(shares, 0.2, {0: lambda: 0.1, 1: lambda: STEP}, (0, 1))
+        used += sum(took for tenant, took in turns if tenant == 0)
+        run(shares, 1.01, {1: lambda: STEP}, (1,))
+    assert used / (60 * 1.21) == pytest.approx(0.01, abs=0.0025)
+
+
 def test_a_changed_share_holds_from_now_on() -> None:
     shares = shares_of({0: 30, 1: 70})
     steps = {0: uneven(0), 1: uneven(1)}

@@ -139,7 +139,8 @@ def _worker(
     if main is not None:
         load, mover = main.loaded.load, main.loaded.mover
     if host.loader is not None:
-        changes = TenantChanges(number, tenants, host.loader.load, host.loader.settle)
+        loader = host.loader
+        changes = TenantChanges(number, tenants, loader.load, loader.settle, loader.dismiss)
     return Worker(
         number,
         tenants,

@@ -107,6 +107,11 @@ class TenantLoader:
         """Between steps: take back what was lent and a model that is loading needs."""
         self._ledger.settle()
 
+    def dismiss(self, gone: list[Tenant]) -> None:
+        """Free what they hold that are known here alone."""
+        gone.clear()
+        self._opened.device.release_memory()
+
     def _bring_up_here(self, placed: PlacedTenant, task: Task) -> HostedTenant:
         """What of it is this rank's; no rank waits for another."""
         if placed.rank not in (ALL_RANKS, self._opened.rank):

@@ -1,5 +1,6 @@
 """The host's processor as a device."""
 
+import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,11 @@ class CpuDevice:
     @property
     def held_memory(self) -> int:
         return private_bytes()
+
+    def release_memory(self) -> None:
+        # Of glibc; other C libraries keep little.
+        if hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+            library.malloc_trim(0)
 
     def cap_memory(self, num_bytes: int, virtual_slack: int = 0) -> str:
         return cap_process_memory(num_bytes, virtual_slack)

@@ -53,6 +53,9 @@ class CudaDevice:
     def held_memory(self) -> int:
         return torch.cuda.memory_reserved(self.torch_device)
 
+    def release_memory(self) -> None:
+        torch.cuda.empty_cache()
+
     def cap_memory(self, num_bytes: int, virtual_slack: int = 0) -> str:
         """Torch's allocator takes whole segments of 2 MiB for small tensors and 20 MiB for others:
         it never holds more than the cap, and may refuse up to 22 MiB below it. What the driver,

@@ -69,6 +69,10 @@ class Device(Protocol):
         """Bytes of the device's memory that this process holds."""
         ...
 
+    def release_memory(self) -> None:
+        """Give back to the system what the allocator keeps of freed memory; from any thread."""
+        ...
+
     def cap_memory(self, num_bytes: int, virtual_slack: int = 0) -> str:
         """Bound what this process holds of the device's memory; others are not touched.
 

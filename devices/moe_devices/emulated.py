@@ -69,6 +69,9 @@ class EmulatedDevice:
     def held_memory(self) -> int:
         return max(0, self._host.held_memory - self._private_before)
 
+    def release_memory(self) -> None:
+        self._host.release_memory()
+
     def cap_memory(self, num_bytes: int, virtual_slack: int = 0) -> str:
         return self._host.cap_memory(self._private_before + num_bytes, virtual_slack)
 

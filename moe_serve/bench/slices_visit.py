@@ -12,6 +12,8 @@ from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange, TenantNews
 
 _MIB = 1 << 20
 _NUM_CHANGES = 2
+# What a model held that has gone is freed beside the steps of others.
+_FREED_SECONDS = 0.5
 
 
 class Visiting:
@@ -28,34 +30,39 @@ class Visiting:
         self._process = psutil.Process()
         self._num_asked = 0
         self._due = inf if visitor is None else begun + visitor.at
+        self._freed_at = inf
 
     @property
     def is_over(self) -> bool:
-        return self._visitor is None or self._is_told(_NUM_CHANGES) or bool(self._visit.error)
+        is_done = len(self._visit.resident) == 2 * _NUM_CHANGES
+        return self._visitor is None or is_done or bool(self._visit.error)
 
     def change(self, now: float) -> TenantChange | None:
         """What is due now, once."""
+        if now >= self._freed_at:
+            self._freed_at = inf
+            self._weigh()
         if self._visitor is None or now < self._due:
             return None
         self._due = inf
         self._num_asked += 1
-        self._note(now)
+        self._visit.times.append(now)
+        self._weigh()
         kind: Literal["load", "unload"] = "load" if self._num_asked == 1 else "unload"
         return TenantChange(number=self._num_asked, kind=kind, placed=_placed(self._visitor))
 
     def hear(self, news: TenantNews) -> None:
         assert self._visitor is not None
         now = time.perf_counter()
-        self._note(now)
+        self._visit.times.append(now)
         self._visit.error = news.error
         if self._num_asked < _NUM_CHANGES:
+            self._weigh()
             self._due = now + self._visitor.stays
+        else:
+            self._freed_at = now + _FREED_SECONDS
 
-    def _is_told(self, number: int) -> bool:
-        return len(self._visit.times) == 2 * number
-
-    def _note(self, now: float) -> None:
-        self._visit.times.append(now)
+    def _weigh(self) -> None:
         self._visit.resident.append(self._process.memory_info().rss)
 
 

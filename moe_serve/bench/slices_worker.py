@@ -78,7 +78,7 @@ class Serving:
             return no_changes(self._rank, tenants)
         loader = self._host.loader
         assert loader is not None
-        return TenantChanges(self._rank, tenants, loader.load, loader.settle)
+        return TenantChanges(self._rank, tenants, loader.load, loader.settle, loader.dismiss)
 
     def _experts(self) -> tuple[ExpertCounter, ExpertMover]:
         """Of the first model on all ranks; nothing moves here."""

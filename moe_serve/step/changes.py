@@ -49,6 +49,8 @@ class TenantChanges:
     Args:
         load: makes a new tenant of this rank; called in a thread of its own, while others step.
         settle: takes back what others were lent and the new one needs; called between steps.
+        dismiss: frees what models held that have gone, of which nobody else knows any more; called
+            in a thread of its own, for that may take longer than a step.
     """
 
     def __init__(
@@ -57,11 +59,14 @@ class TenantChanges:
         tenants: Tenants,
         load: Callable[[TenantChange], Loaded],
         settle: Callable[[], None] = lambda: None,
+        dismiss: Callable[[list[Tenant]], None] = lambda gone: gone.clear(),
     ) -> None:
         self._plan_rank = plan_rank
         self._tenants = tenants
         self._load = load
         self._settle = settle
+        self._dismiss = dismiss
+        self._gone: list[Tenant] = []
         self._change: TenantChange | None = None
         self._loading: _Loading | None = None
         self._done = 0
@@ -83,9 +88,12 @@ class TenantChanges:
             self._loading = _Loading(self._load, change)
 
     def rest(self) -> None:
-        """Nobody has a step: whatever steps do on their way for a model that is loading."""
+        """Between steps: make room for a model that is loading, free what one that went held."""
         if self.is_loading:
             self._settle()
+        if self._gone:
+            gone, self._gone = self._gone, []
+            Thread(target=self._dismiss, args=(gone,), name="dismiss", daemon=True).start()
 
     def follow(self, ready_number: int) -> TenantNews | None:
         """Act on the change that is under way, if all ranks are ready for it -> what came of it."""
@@ -102,7 +110,7 @@ class TenantChanges:
 
     def _act(self, change: TenantChange, loading: _Loading | None) -> ServedModel | None:
         if change.kind == "unload":
-            self._tenants.close(change.placed.number)
+            self._gone.append(self._tenants.close(change.placed.number))
         elif change.kind == "resize":
             self._resize(change.placed)
         else:

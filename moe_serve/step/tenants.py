@@ -111,7 +111,7 @@ class Tenants:
         tenant = self._tenants[number]
         tenant.resize(num_bytes, tenant.is_hard)
 
-    def close(self, number: int) -> None:
+    def close(self, number: int) -> Tenant:
         """End what it still does, and give back what it holds."""
         tenant = self._tenants.pop(number)
         self._list_engines()
@@ -126,6 +126,7 @@ class Tenants:
         if tenant.lane is not None:
             self._last_events += tenant.lane.close()
         tenant.close()
+        return tenant
 
     def close_lanes(self) -> None:
         """Threads end with the serving loop."""

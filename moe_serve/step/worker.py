@@ -171,6 +171,7 @@ class Worker:
             self._load, self._mover = ExpertCounter((), 0), self._mover.without_experts()
         if self._mover.follow(header) or news is not None:
             self._report([], force=True, tenant_news=news)
+        self._changes.rest()
 
     def _take_turn(self, turn: Turn) -> None:
         for events in self._tenants.take(turn):

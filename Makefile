@@ -4,6 +4,8 @@ VENV ?= .venv
 INDEX ?=
 CONFIG ?= configs/demo.yaml
 RUN = $(VENV)/bin/python -m
+# Tests of one process each share the cores; those that start ranks or keep time have them alone.
+BESIDE = --numprocesses auto --dist worksteal
 INSTALL = $(RUN) pip install --quiet --disable-pip-version-check $(if $(INDEX),--index-url $(INDEX))
 
 .PHONY: serve test test-all check clean
@@ -12,10 +14,12 @@ serve: $(VENV)/serve.installed
 	@$(RUN) moe_serve.launch --config $(CONFIG)
 
 test: $(VENV)/test.installed
-	$(RUN) pytest -m "not slow and not gpu and not npu"
+	$(RUN) pytest $(BESIDE) -m "not alone and not slow and not gpu and not npu"
+	$(RUN) pytest -m "alone and not slow and not gpu and not npu"
 
 test-all: $(VENV)/test.installed
-	$(RUN) pytest -m "not gpu and not npu"
+	$(RUN) pytest $(BESIDE) -m "not alone and not gpu and not npu"
+	$(RUN) pytest -m "alone and not gpu and not npu"
 
 check: $(VENV)/test.installed
 	$(RUN) ruff format --check .

@@ -1,6 +1,7 @@
 """Ranks that were started become a world: they meet, and open the exchanges of their groups."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from moe_comm.transport.exchange import Exchange
@@ -13,14 +14,14 @@ from moe_serve.control.addresses import host_address
 from moe_serve.control.groups import Partition, part_of
 from moe_serve.control.join import join
 from moe_serve.control.world import LaunchedWorld, roll_call
+from moe_serve.served_digests import served_digests
 
-# Loading a large checkpoint from a slow disk takes this long at most.
+# Loading a large checkpoint from a slow disk takes this long at most, also when ranks are lost.
 _BRING_UP_SECONDS = 3600.0
 # Longer than any step: who has not come to an exchange by then hangs.
 _STEP_SECONDS = 300.0
-# For the ranks that are left to end what they compute, and to load experts, when one is lost; and
-# for all to end what they compute when they leave.
-_REGROUP_SECONDS = 300.0
+# For all to end what they compute when they leave.
+_PARTING_SECONDS = 300.0
 
 
 class Meeting:
@@ -74,23 +75,31 @@ class Meeting:
         Raises:
             PeerLostError: somebody was lost or came back before they agreed.
         """
-        self._world.part(_REGROUP_SECONDS)
+        self._world.part(_PARTING_SECONDS)
 
     def leave_lost_behind(self) -> Record:
-        """After a PeerLostError: meet those that are there, and give up all exchanges.
+        """After a PeerLostError: learn who is there, and give up all exchanges.
 
         Raises:
-            PeerLostError: there is no going on, or another rank was lost meanwhile.
+            PeerLostError: there is no going on.
         """
         for exchange in self._of_devices.values():
             if isinstance(exchange, TorchExchange):
                 exchange.abandon()
         self._of_devices.clear()
         self._of_hosts.clear()
-        record = self._world.leave_lost_behind()
+        return self._world.leave_lost_behind()
+
+    def meet_again(self) -> None:
+        """Of those that are there, who learned of one another by `leave_lost_behind`.
+
+        Raises:
+            PeerLostError: another rank was lost meanwhile, or is there again.
+        """
         self.ranks = self._world.ranks
-        self.exchange = self._world.open_exchange(self.ranks, _REGROUP_SECONDS, _never)
-        return record
+        # Experts may be loaded again; who ends meanwhile is missed without a deadline.
+        self.exchange = self._world.open_exchange(self.ranks, _BRING_UP_SECONDS, _never)
+        self._world.watch_links()
 
     @property
     def has_changed(self) -> bool:
@@ -146,7 +155,7 @@ def meet(config: Config, launch: LaunchedWorld) -> Meeting:
         AgreedError: they run different versions, read different configs, or sit wrongly.
     """
     if launch.joined is None:
-        launch = join(config, launch, roll_call(launch))
+        launch = join(config, launch, roll_call(launch), partial(served_digests, config))
     world = open_world(launch.in_mpirun, launch.joined)
     comes_back = launch.joined is not None and launch.joined.comeback is not None
     members = launch.joined.mpirun_ranks if launch.joined and comes_back else range(world.size)

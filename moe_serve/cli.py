@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -27,6 +28,7 @@ from moe_serve.control.world import (
 from moe_serve.early_checks import check_front_end, check_memory, check_models, check_plan
 from moe_serve.errors import AgreedError, ConfigError, EngineDeadError, MoeServeError
 from moe_serve.huge_pages import ask_for_huge_pages
+from moe_serve.served_digests import served_digests
 
 _USER_ERROR = 2
 _INTERRUPTED = 130
@@ -85,7 +87,7 @@ def _serve(options: argparse.Namespace, world: LaunchedWorld) -> int:
     except AgreedError as error:
         tell_other_mpiruns(config, options.pools, ranks, str(error))
         raise
-    launch = join(config, launch, ranks)
+    launch = join(config, launch, ranks, partial(served_digests, config))
     together(ranks, lambda: _check_world(config, launch), numbers)
     logging.basicConfig(
         level=logging.INFO if launch.rank == 0 else logging.WARNING,

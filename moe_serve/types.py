@@ -78,6 +78,7 @@ class Request:
         decode_rank: plan rank that this whole prompt is computed for; None in any request but the
             one that a `prefill_rank` gets.
         generated_ids: the answer's first tokens, which a rank that was lost has generated.
+        was_admitted: by a rank that was lost: however many others wait, this one goes on.
         second_start: where an encoder is given a pair of texts, the index in `prompt_ids` at which
             the second one begins; None where there is one text.
     """
@@ -90,6 +91,7 @@ class Request:
     prefill_rank: int | None = None
     decode_rank: int | None = None
     generated_ids: tuple[int, ...] = ()
+    was_admitted: bool = False
     second_start: int | None = None
 
 

@@ -1,8 +1,8 @@
 """Who is in the world, under which epoch: our own record, whatever launcher started the ranks."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -25,6 +25,7 @@ class Member:
         host_memory: bytes of its host's memory that processes like it may use; 0 where it is not
             told.
         address: HOST:PORT where ranks of other mpiruns reach it; empty where there are none.
+        model_digests: of what must be alike in the models that it serves, by what each is of.
     """
 
     plan_rank: int
@@ -39,6 +40,7 @@ class Member:
     mpirun: int = 0
     host_memory: int = 0
     address: str = ""
+    model_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> tuple[str, str]:
@@ -102,15 +104,23 @@ def _faults(members: tuple[Member, ...], is_complete: bool) -> Iterator[tuple[in
     yield from _number_faults(members, is_complete)
     yield from _seat_faults(members)
     yield from _odd_ones(
-        members, "version", "runs version", "install the same version on every host"
+        members,
+        [member.version for member in members],
+        "runs version",
+        "install the same version on every host",
     )
     yield from _odd_ones(
-        members, "digest", "read a config with digest", "give every rank the same config file"
+        members,
+        [member.digest for member in members],
+        "read a config with digest",
+        "give every rank the same config file",
     )
+    yield from _model_faults(members)
     for pool in sorted({member.pool for member in members}):
+        alike = tuple(member for member in members if member.pool == pool)
         yield from _odd_ones(
-            tuple(member for member in members if member.pool == pool),
-            "device_kind",
+            alike,
+            [member.device_kind for member in alike],
             f"of pool {pool!r} drives device kind",
             "a pool is of like devices: give the others a pool of their own",
         )
@@ -138,10 +148,21 @@ def _seat_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
             )
 
 
+def _model_faults(members: tuple[Member, ...]) -> Iterator[tuple[int, str]]:
+    parts = dict.fromkeys(part for member in members for part in member.model_digests)
+    for part in parts:
+        readers = tuple(member for member in members if part in member.model_digests)
+        yield from _odd_ones(
+            readers,
+            [member.model_digests[part] for member in readers],
+            f"reads {part} with digest",
+            "give every rank the same checkpoint",
+        )
+
+
 def _odd_ones(
-    members: tuple[Member, ...], field: str, verb: str, remedy: str
+    members: tuple[Member, ...], values: Sequence[str], verb: str, remedy: str
 ) -> Iterator[tuple[int, str]]:
-    values = [str(getattr(member, field)) for member in members]
     common = Counter(values).most_common(1)[0][0]
     holder = members[values.index(common)].plan_rank
     for member, value in zip(members, values, strict=True):

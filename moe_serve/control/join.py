@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -24,27 +25,35 @@ from moe_comm.transport.roll_call import RollCall
 from moe_comm.transport.tcp_connect import join_address, listen, own_address, split_address
 
 from moe_serve.config.tree import Config, WorldConfig
+from moe_serve.config.validate import model_name
 from moe_serve.control.host import host_identity, host_memory
 from moe_serve.control.meeting_point import meeting_point
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld, served_pools
 from moe_serve.errors import AgreedError, BringUpError, ConfigError
 
+# Of what a rank reads, by part.
+Digests = Callable[[], Mapping[str, str]]
 
-def join(config: Config, launch: LaunchedWorld, ranks: RollCall) -> LaunchedWorld:
+
+def join(config: Config, launch: LaunchedWorld, ranks: RollCall, digests: Digests) -> LaunchedWorld:
     """This rank in a world whose members know one another; called by all ranks.
 
     Args:
         launch: with its plan rank.
         ranks: of this rank's mpirun.
+        digests: of what this rank reads of its models; asked for where there is another rank to
+            compare it with.
 
     Raises:
-        AgreedError: they run different versions, read different configs, or sit wrongly; or not
-            all mpiruns came. The same on all ranks of all mpiruns.
+        AgreedError: they run different versions, read different configs or models, or sit wrongly;
+            or not all mpiruns came. The same on all ranks of all mpiruns.
     """
+    numbers = [int(rank) for rank in ranks.allgather_bytes(b"%d" % launch.rank)]
+    own = _present(config, launch, _agreed_digests(config, ranks, numbers, digests))
     if launch.in_mpirun.size < launch.size:
-        return _join_others(config, launch, ranks)
-    world = membership(0, ranks.allgather_bytes(encode_member(_present(config, launch))))
+        return _join_others(config, launch, ranks, own, numbers)
+    world = membership(0, ranks.allgather_bytes(encode_member(own)))
     fault = disagreement(world)
     if fault is not None:
         raise AgreedError(fault)
@@ -69,17 +78,33 @@ def tell_other_mpiruns(config: Config, names: tuple[str, ...], ranks: RollCall, 
 
 
 def config_digest(config: Config) -> str:
-    """Equal for configs that say the same, wherever their files and their secrets lie."""
-    common = replace(config, world=WorldConfig(deadline=config.world.deadline))
+    """Equal for configs that say the same, wherever their checkpoints and their secrets lie."""
+    models = tuple(replace(model, path="", name=model_name(model)) for model in config.models)
+    world = WorldConfig(deadline=config.world.deadline)
+    common = replace(config, models=models, world=world)
     return hashlib.sha256(repr(common).encode()).hexdigest()[:12]
 
 
-def _join_others(config: Config, launch: LaunchedWorld, ranks: RollCall) -> LaunchedWorld:
-    numbers = [int(rank) for rank in ranks.allgather_bytes(b"%d" % launch.rank)]
+def _agreed_digests(
+    config: Config, ranks: RollCall, numbers: Sequence[int], digests: Digests
+) -> Mapping[str, str]:
+    if config.num_ranks == 1:
+        return {}
+    try:
+        return together(ranks, digests, numbers)
+    except AgreedError as error:
+        pools = served_pools(config, [config.pool_of(number).name for number in numbers])
+        tell_other_mpiruns(config, pools, ranks, str(error))
+        raise
+
+
+def _join_others(
+    config: Config, launch: LaunchedWorld, ranks: RollCall, own: Member, numbers: Sequence[int]
+) -> LaunchedWorld:
     point = together(ranks, lambda: meeting_point(config), numbers)
     address, listener = together(ranks, lambda: _listen(point), numbers)
     own = replace(
-        _present(config, launch),
+        own,
         mpirun=numbers[0],
         address=join_address(address, listener.getsockname()[1]),
     )
@@ -139,7 +164,7 @@ def _listen(point: MeetingPoint) -> tuple[str, socket.socket]:
         ) from error
 
 
-def _present(config: Config, launch: LaunchedWorld) -> Member:
+def _present(config: Config, launch: LaunchedWorld, model_digests: Mapping[str, str]) -> Member:
     """How this process presents itself."""
     pool = config.pool_of(launch.rank)
     return Member(
@@ -153,4 +178,5 @@ def _present(config: Config, launch: LaunchedWorld) -> Member:
         local_rank=launch.in_mpirun.local_rank,
         version=version("moe-serve"),
         digest=config_digest(config),
+        model_digests=model_digests,
     )

@@ -24,7 +24,12 @@ class Entry:
     @property
     def rest(self) -> Request:
         """What is left to generate of it, for another rank."""
-        return replace(self.request, prefill_rank=None, generated_ids=tuple(self.token_ids))
+        return replace(
+            self.request,
+            prefill_rank=None,
+            generated_ids=tuple(self.token_ids),
+            was_admitted=True,
+        )
 
 
 class Journal:

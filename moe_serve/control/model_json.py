@@ -6,9 +6,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from moe_placement.model.names import BUILTIN
+
 from moe_serve.config.rules import nearest
 from moe_serve.config.tree import Config, ModelConfig
-from moe_serve.config.validate import BUILTIN
 from moe_serve.errors import ConfigError
 
 

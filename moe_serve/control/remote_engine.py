@@ -12,7 +12,7 @@ from moe_serve.control.journal import Entry, Journal
 from moe_serve.control.rank_lines import RankLines
 from moe_serve.control.router import Route, Router
 from moe_serve.control.submissions import submissions
-from moe_serve.errors import BringUpError, EngineDeadError, RequestError
+from moe_serve.errors import BringUpError, EngineDeadError, RequestError, UnknownModelError
 from moe_serve.messages import (
     Command,
     MembershipNews,
@@ -66,6 +66,7 @@ class RemoteEngine:
     ) -> None:
         self._lines = RankLines(addresses, secret, self._take)
         self._routers = dict(routers)
+        self._refused: set[int] = set()
         self._journal = Journal()
         self._queues: dict[str, asyncio.Queue[TokenEvent]] = {}
         self._stats = [RankStats(plan_rank=rank) for rank in range(len(addresses))]
@@ -125,7 +126,15 @@ class RemoteEngine:
         router.exclude(self.membership.lost)
         self._routers[number] = router
 
+    def refuse_tenant(self, number: int) -> None:
+        """From now on it takes no more requests; those that are live go on."""
+        self._refused.add(number)
+
     def close_tenant(self, number: int) -> None:
+        """No rank has it any more: end what it still had."""
+        for request_id in self.live_requests(number):
+            self._fail(request_id, "its model was unloaded before the request had ended")
+        self._refused.discard(number)
         del self._routers[number]
 
     def live_requests(self, tenant: int) -> list[str]:
@@ -225,7 +234,10 @@ class RemoteEngine:
         if self._refusal:
             raise EngineDeadError(self._refusal)
         first = requests[0]
-        return self._routers[first.tenant].pick(first.prompt_ids, len(requests))
+        router = self._routers.get(first.tenant)
+        if router is None or first.tenant in self._refused:
+            raise UnknownModelError("the model that was asked for has been unloaded", "model")
+        return router.pick(first.prompt_ids, len(requests))
 
     def _take(self, rank: int, report: Report) -> None:
         # A rank that was cut off may speak again: by now others have its work.
@@ -254,9 +266,13 @@ class RemoteEngine:
         if news.epoch == self.membership.epoch:
             return
         before, self.membership, self._lines.lost = self.membership, news, news.lost
-        for rank, address in news.links.items():
-            if rank in before.lost or address != self._lines.addresses[rank]:
-                self._take_back(rank, address)
+        returned = [
+            rank
+            for rank, address in news.links.items()
+            if rank in before.lost or address != self._lines.addresses[rank]
+        ]
+        for rank in returned:
+            self._take_back(rank, news.links[rank])
         self._imbalance.restart(self._stats, news.lost)
         if before.refusal and self._refusal == before.refusal:
             self._refusal = ""
@@ -266,9 +282,11 @@ class RemoteEngine:
             self._ended[rank].set()
         for router in self._routers.values():
             router.exclude(news.lost)
+            router.forget_caches(returned)
         if news.refusal:
             self.fail(news.refusal)
-        for entry in self._journal.of_ranks(news.lost):
+        # One that is there again may have been lost without news of it: it knows none of them.
+        for entry in self._journal.of_ranks({*news.lost, *returned}):
             self._resubmit(entry)
 
     def _take_back(self, rank: int, address: str) -> None:
@@ -280,14 +298,14 @@ class RemoteEngine:
 
     def _resubmit(self, entry: Entry) -> None:
         rest = entry.rest
-        router = self._routers[rest.tenant]
-        router.finish(entry.rank)
         self._finish_prefill(entry)
         try:
             # Not to be prefilled apart: whoever would do that may be about to be lost as well.
-            entry.rank = router.pick_home((*rest.prompt_ids, *rest.generated_ids), 1)
+            entry.rank = self._routers[rest.tenant].move(
+                entry.rank, (*rest.prompt_ids, *rest.generated_ids)
+            )
         except RequestError as error:
-            self._fail(rest.request_id, f"a rank was lost, and no other has room: {error}")
+            self._fail(rest.request_id, f"a rank was lost: {error}")
             return
         logger.info("request %s goes on on rank %d", rest.request_id, entry.rank)
         self._lines.send_all({entry.rank: Command(wake=0, submit=(rest,))})

@@ -59,18 +59,29 @@ class Router:
             OverloadedError: no rank has room for them now.
         """
         blocks = self._block_hashes(prompt_ids)
-        rank, num_known = self._pick_home(blocks, len(prompt_ids), num_sequences)
+        ranks = self._ranks_with_room(num_sequences)
+        rank, num_known = self._choose(ranks, blocks, len(prompt_ids), num_sequences)
         if len(prompt_ids) - num_known <= self._max_local_prefill:
             return Route(rank)
         return Route(rank, self._pick_prefill(blocks, num_sequences * len(prompt_ids)))
 
-    def pick_home(self, token_ids: Sequence[int], num_sequences: int) -> int:
-        """As `pick`, for tokens that the rank which generates computes itself."""
-        return self._pick_home(self._block_hashes(token_ids), len(token_ids), num_sequences)[0]
+    def move(self, rank: int, token_ids: Sequence[int]) -> int:
+        """Where a sequence goes on that this rank has lost, however full that is: it was admitted.
+
+        Raises:
+            OverloadedError: no rank is left.
+        """
+        ranks = self._ranks_left()
+        self.finish(rank)
+        return self._choose(ranks, self._block_hashes(token_ids), len(token_ids), 1)[0]
 
     def exclude(self, ranks: Collection[int]) -> None:
         """Ranks that are lost; their caches with them."""
         self._lost = frozenset(ranks)
+        self.forget_caches(ranks)
+
+    def forget_caches(self, ranks: Collection[int]) -> None:
+        """Of ranks that have started anew."""
         for known in self._blocks.values():
             known.difference_update(ranks)
 
@@ -82,11 +93,10 @@ class Router:
         """One sequence of this rank has ended."""
         self._live[rank] -= 1
 
-    def _pick_home(
-        self, blocks: Sequence[int], num_tokens: int, num_sequences: int
+    def _choose(
+        self, ranks: Sequence[int], blocks: Sequence[int], num_tokens: int, num_sequences: int
     ) -> tuple[int, int]:
-        """The rank, and how many of the tokens it has probably cached."""
-        ranks = self._ranks_with_room(num_sequences)
+        """The best of some ranks, and how many of the tokens it has probably cached."""
         rank = min(ranks, key=lambda rank: (self._cost(rank, blocks, num_tokens), rank))
         num_known = self._num_known(rank, blocks)
         self._remember(blocks, rank)
@@ -113,11 +123,7 @@ class Router:
                 "may hold; ask for fewer, or raise scheduler.max_waiting",
                 "n",
             )
-        ranks = [
-            rank
-            for rank, weight in enumerate(self._weights)
-            if weight > 0 and rank not in self._lost
-        ]
+        ranks = self._ranks_left()
         free = [rank for rank in ranks if self._live[rank] + num_sequences <= self._max_live]
         if not free:
             fewest = min(self._live[rank] for rank in ranks)
@@ -126,6 +132,18 @@ class Router:
                 f"{num_sequences} came; try again later, or raise scheduler.max_waiting"
             )
         return free
+
+    def _ranks_left(self) -> list[int]:
+        ranks = [
+            rank
+            for rank, weight in enumerate(self._weights)
+            if weight > 0 and rank not in self._lost
+        ]
+        if not ranks:
+            raise OverloadedError(
+                "every rank that serves this model is lost; start its pool again, then try again"
+            )
+        return ranks
 
     def _cost(self, rank: int, blocks: Sequence[int], num_tokens: int) -> float:
         load = self._live[rank] * _TOKENS_PER_SEQUENCE / self._weights[rank]

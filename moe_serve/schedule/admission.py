@@ -71,9 +71,9 @@ class Entrance:
             )
             raise RequestError(message, parameter)
 
-    def check_load(self, num_live: int) -> None:
+    def check_load(self, request: Request, num_live: int) -> None:
         """Raise OverloadedError where no more may be queued."""
-        if num_live >= self._max_live:
+        if num_live >= self._max_live and not request.was_admitted:
             raise OverloadedError(
                 f"{num_live} requests run or wait on this rank, {self._max_live} may; "
                 "try again later, or raise scheduler.max_waiting"

@@ -101,14 +101,13 @@ class Survivor:
         """
         self._loaded.load.drop_step()
         while True:
-            try:
-                return self._regroup(stops)
-            except PeerLostError:
-                if not self._meeting.has_changed:
-                    raise
+            record = self._meeting.leave_lost_behind()
+            # Who is lost meanwhile is known a moment after an exchange has broken.
+            with suppress(PeerLostError):
+                return self._regroup(record, stops)
 
-    def _regroup(self, stops: bool) -> Regrouped:
-        record = self._meeting.leave_lost_behind()
+    def _regroup(self, record: Record, stops: bool) -> Regrouped:
+        self._meeting.meet_again()
         self._meet_again(record.lost)
         cards = self._show_cards(stops)
         refusal = ""

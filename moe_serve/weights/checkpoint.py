@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from moe_serve.errors import CheckpointError
 from moe_serve.weights.config_files import read_config, read_end_token_ids
 from moe_serve.weights.files import find_tensors
 from moe_serve.weights.headers import StoredTensor
+from moe_serve.weights.mapped_file import MappedFile
 
 READABLE = {
     "F32": torch.float32,
@@ -38,7 +38,7 @@ class Checkpoint:
         self.end_token_ids = read_end_token_ids(path)
         self.bytes_read = 0
         self._tensors = tensors
-        self._files: dict[Path, Any] = {}
+        self._files: dict[Path, MappedFile] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> "Checkpoint":
@@ -76,7 +76,8 @@ class Checkpoint:
         rows: slice | None = None,
         columns: slice | None = None,
     ) -> torch.Tensor:
-        """A tensor in its stored dtype, on the host: a view of the mapped file, to be copied.
+        """A tensor in its stored dtype, on the host: a view of the mapped file, to be copied and
+        never written.
 
         Args:
             shape: of the whole tensor, checked against the file.
@@ -88,11 +89,12 @@ class Checkpoint:
         """
         stored = self.stored(name)
         check_readable(name, stored, tuple(shape))
+        dtype = READABLE[stored.dtype]
         try:
-            part = self._file(stored.file).get_slice(name)
-            tensor: torch.Tensor = part[_places(rows, columns)]
-        except SafetensorError as error:
+            whole = self._file(stored.file).tensor(stored.first_byte, shape, dtype)
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read tensor {name} of {stored.file}: {error}") from None
+        tensor = whole[_places(rows, columns)]
         self.bytes_read += tensor.numel() * tensor.element_size()
         return tensor
 
@@ -100,9 +102,9 @@ class Checkpoint:
         """Let go of the files' memory maps; the next read opens them again."""
         self._files.clear()
 
-    def _file(self, file: Path) -> Any:
+    def _file(self, file: Path) -> MappedFile:
         if file not in self._files:
-            self._files[file] = safe_open(file, framework="pt")
+            self._files[file] = MappedFile(file)
         return self._files[file]
 
 

@@ -41,12 +41,14 @@ class StoredTensor:
 
     Attributes:
         dtype: safetensors' name for it, e.g. "BF16".
+        first_byte: of its numbers, from the beginning of the file.
     """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     num_bytes: int
+    first_byte: int
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
@@ -70,18 +72,26 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     try:
         entries = json.loads(text)
         entries.pop(METADATA_KEY, None)
-        return {name: parse_entry(file, name, entries[name], size - start) for name in entries}
+        return {name: parse_entry(file, name, entries[name], start, size) for name in entries}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} has a damaged header ({error}); copy it again") from None
 
 
-def parse_entry(file: Path, name: str, entry: dict[str, Any], data_bytes: int) -> StoredTensor:
+def parse_entry(
+    file: Path, name: str, entry: dict[str, Any], start: int, size: int
+) -> StoredTensor:
+    """
+    Args:
+        start: of the tensors' bytes in the file.
+        size: bytes of the file.
+    """
     begin, end = entry["data_offsets"]
-    tensor = StoredTensor(file, entry["dtype"], tuple(entry["shape"]), end - begin)
-    if end > data_bytes:
+    shape = tuple(entry["shape"])
+    tensor = StoredTensor(file, entry["dtype"], shape, end - begin, start + begin)
+    if start + end > size:
         raise CheckpointError(
             f"{file} is truncated: tensor {name} ends at byte {end} of the data, and the file "
-            f"holds {data_bytes}; copy it again"
+            f"holds {size - start}; copy it again"
         )
     item_bytes = ITEM_BYTES.get(tensor.dtype)
     if item_bytes is not None and math.prod(tensor.shape) * item_bytes != tensor.num_bytes:

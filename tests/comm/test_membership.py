@@ -14,6 +14,9 @@ from moe_comm.membership import (
     membership,
 )
 
+# The first one reads none.
+WEIGHTS = ((1, "x"), (2, "x"), (3, "y"))
+
 
 def member(plan_rank: int) -> Member:
     return Member(
@@ -92,6 +95,10 @@ def test_members_travel_and_are_ordered_by_plan_rank() -> None:
         ({"rank_0": {"version": "9"}}, ["plan rank 0 on host node0 runs version 9", "0.1.0"]),
         ({"rank_3": {"digest": "x"}, "rank_1": {"version": "9"}}, ["plan rank 1", "version 9"]),
         ({"rank_3": {"digest": "x"}}, ["plan rank 3", "config with digest x", "abc"]),
+        (
+            {f"rank_{rank}": {"model_digests": {"weights": each}} for rank, each in WEIGHTS},
+            ["plan rank 3 on host node1 reads weights with digest y, plan rank 1 x"],
+        ),
         ({"rank_3": {"device_kind": "npu"}}, ["plan rank 3", "pool 'fast'", "npu", "cuda"]),
         ({"rank_3": {"plan_rank": 2}}, ["plan rank 2 is taken by 2 processes"]),
         ({"rank_1": {"plan_rank": 9}}, ["plan rank 1 of 4 is missing"]),

@@ -1,10 +1,13 @@
 """Who of the world is still there: the record that plan rank 0 keeps and all other ranks follow.
 
 Every rank has a line to plan rank 0, and a thread that sends a beat over it whatever the rank
-computes: a silent line means a stopped process or a cut link, never a long step.
+computes: a silent line means a stopped process or a cut link, never a long step. Wires between the
+other ranks tell of links that plan rank 0 has no end of.
 """
 
+import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,7 +47,20 @@ class Lifeline(Protocol):
         ...
 
     def accuse(self, epoch: int, ranks: frozenset[int]) -> None:
-        """Say that some ranks of an epoch's world cannot be reached from here."""
+        """Say that some ranks of an epoch's world do not answer."""
+        ...
+
+    def report_cut(self, epoch: int, ranks: frozenset[int]) -> None:
+        """Say that there is no way to them from here: it may be this end that has to go."""
+        ...
+
+    def watch(self, epoch: int, wires: Mapping[int, socket.socket]) -> None:
+        """Report a cut where a wire of an epoch's world falls silent.
+
+        Args:
+            wires: to ranks of other mpiruns, whose other ends are watched as well; its own from
+                now on.
+        """
         ...
 
     def wait_beyond(self, epoch: int, seconds: float) -> Record:

@@ -2,10 +2,10 @@
 
 import socket
 import struct
-import threading
 from collections.abc import Callable
 
 from moe_comm.transport.lifeline_return import PASS_WORD_BYTES
+from moe_comm.transport.tcp_accept import Reception
 from moe_comm.transport.tcp_connect import join_address
 from moe_comm.transport.tcp_handshake import greet_guest, greet_host, receive_exactly
 
@@ -44,27 +44,20 @@ class Door:
         self.address = join_address(*listener.getsockname()[:2])
         self._listener = listener
         self._key = key
+        self._reception: Reception | None = None
 
     def open(self, take: Callable[[int, bytes, socket.socket], None]) -> None:
         """From now on `take` gets each caller, in a thread of its own."""
-        threading.Thread(target=self._attend, args=(take,), name="door", daemon=True).start()
+
+        def let_in(connection: socket.socket, _who: str) -> None:
+            caller = hear_out(connection, self._key)
+            if caller is not None:
+                take(*caller, connection)
+
+        self._reception = Reception(self._listener, let_in, "door")
 
     def close(self) -> None:
-        # A thread that waits in accept would go on accepting after a mere close.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _attend(self, take: Callable[[int, bytes, socket.socket], None]) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._let_in, args=(connection, take), daemon=True).start()
-
-    def _let_in(
-        self, connection: socket.socket, take: Callable[[int, bytes, socket.socket], None]
-    ) -> None:
-        caller = hear_out(connection, self._key)
-        if caller is not None:
-            take(*caller, connection)
+        if self._reception is not None:
+            self._reception.close()
+        else:
+            self._listener.close()

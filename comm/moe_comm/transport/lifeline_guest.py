@@ -4,9 +4,12 @@ import select
 import socket
 import threading
 import time
+from collections import deque
+from collections.abc import Mapping
 
 from moe_comm.transport.lifeline import Notebook, Record, beat_seconds
 from moe_comm.transport.lifeline_line import Beat, BeatLine
+from moe_comm.transport.lifeline_wires import Wires
 
 
 class GuestLifeline:
@@ -21,7 +24,10 @@ class GuestLifeline:
         self._line = BeatLine(connection)
         self._silent_seconds = silent_seconds
         self._notebook = Notebook()
-        self._accusation = Beat(0)
+        self._accusation = self._cut = Beat(0)
+        # Handed over by other threads; `_wires` are this object's thread's own.
+        self._fresh_wires: deque[tuple[int, Mapping[int, socket.socket]]] = deque()
+        self._wires = Wires(silent_seconds)
         self._done_epoch = -1
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="lifeline", daemon=True)
@@ -38,6 +44,12 @@ class GuestLifeline:
     def accuse(self, epoch: int, ranks: frozenset[int]) -> None:
         self._accusation = Beat(epoch, tuple(sorted(ranks)))
 
+    def report_cut(self, epoch: int, ranks: frozenset[int]) -> None:
+        self._cut = Beat(epoch, tuple(sorted(ranks)))
+
+    def watch(self, epoch: int, wires: Mapping[int, socket.socket]) -> None:
+        self._fresh_wires.append((epoch, wires))
+
     def wait_beyond(self, epoch: int, seconds: float) -> Record:
         return self._notebook.wait_beyond(epoch, seconds)
 
@@ -50,21 +62,36 @@ class GuestLifeline:
         self._thread.join(self._silent_seconds)
         self._line.send(Beat(self.record.epoch, is_last=True))
         self._line.close()
+        self._take_wires()
+        self._wires.close()
 
     def _follow(self) -> None:
         due = time.monotonic()
         while not (self._is_over.is_set() or self.ending):
             if (now := time.monotonic()) >= due:
                 self._line.send(self._beat(self.record.epoch))
+                self._wires.beat()
                 due = now + beat_seconds(self._silent_seconds)
-            select.select([self._line.connection], [], [], due - now)
+            select.select([self._line.connection, *self._wires.connections], [], [], due - now)
+            # All that has come is read before anybody is judged: this process may have slept.
+            self._take_wires()
+            self._wires.receive()
             self._take(self._line.receive())
 
     def _beat(self, epoch: int) -> Beat:
-        accusation = self._accusation
-        if accusation.epoch == epoch and accusation.ranks:
-            return accusation
-        return Beat(epoch, is_done=self._done_epoch == epoch)
+        accusation, cut = self._accusation, self._cut
+        accused = accusation.ranks if accusation.epoch == epoch else ()
+        found = cut.ranks if cut.epoch == epoch else ()
+        return Beat(
+            epoch,
+            accused,
+            is_done=self._done_epoch == epoch and not accused,
+            cut_off=tuple({*found, *self._wires.silent(epoch)}),
+        )
+
+    def _take_wires(self) -> None:
+        while self._fresh_wires:
+            self._wires.renew(*self._fresh_wires.popleft())
 
     def _take(self, beat: Beat | None) -> None:
         if beat is not None and beat.epoch > self.record.epoch:

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 
 from moe_comm.membership import Member, Membership
 from moe_comm.transport.lifeline import Notebook, Record, beat_seconds
+from moe_comm.transport.lifeline_cuts import Cuts
 from moe_comm.transport.lifeline_door import Door
 from moe_comm.transport.lifeline_line import Beat, BeatLine
 from moe_comm.transport.lifeline_return import Returning
 
 _HOST = 0
+# For which reports of one cut are collected: those of other ranks come a beat or two later.
+_CUT_BEATS = 4
 
 
 class HostLifeline:
@@ -44,6 +47,9 @@ class HostLifeline:
         self._lines = {rank: BeatLine(connection) for rank, connection in connections.items()}
         self._notebook = Notebook()
         self._accusation = Beat(0)
+        self._cuts = Cuts(_CUT_BEATS * beat_seconds(silent_seconds))
+        # Of mpiruns that have come back, the epoch since when they are there.
+        self._since: dict[int, int] = {}
         # The newest epoch in whose world each rank has nothing more to do.
         self._done: dict[int, int] = {}
         # Written by other threads; all else of those that come back is this object's own.
@@ -76,6 +82,13 @@ class HostLifeline:
 
     def accuse(self, epoch: int, ranks: frozenset[int]) -> None:
         self._accusation = Beat(epoch, tuple(sorted(ranks)))
+
+    def report_cut(self, epoch: int, ranks: frozenset[int]) -> None:
+        # Whoever is cut off from here has to go.
+        self.accuse(epoch, ranks)
+
+    def watch(self, epoch: int, wires: Mapping[int, socket.socket]) -> None:
+        assert not wires, "plan rank 0 has lines"
 
     def wait_beyond(self, epoch: int, seconds: float) -> Record:
         return self._notebook.wait_beyond(epoch, seconds)
@@ -110,6 +123,7 @@ class HostLifeline:
             for rank, beat in beats.items():
                 if beat is not None:
                     self._hear(rank, beat)
+            self._part_those_cut_off()
             self._attend_callers()
             self._take_back()
             self._end_if_all_are_done()
@@ -134,10 +148,27 @@ class HostLifeline:
         """Part two ranks that cannot reach each other: plan rank 0's own mpirun stays."""
         if beat.is_done:
             self._done[accuser] = beat.epoch
-        if beat.epoch != self.record.epoch or not beat.ranks:
+        if beat.epoch != self.record.epoch:
             return
-        foreign = [rank for rank in beat.ranks if self._is_foreign(rank)]
-        self._lose(foreign or [accuser])
+        for rank in beat.cut_off:
+            self._cuts.note(self.members[accuser].mpirun, self.members[rank].mpirun)
+        if beat.ranks:
+            foreign = [rank for rank in beat.ranks if self._is_foreign(rank)]
+            self._lose(foreign or [accuser])
+
+    def _part_those_cut_off(self) -> None:
+        lost = self._cuts.settle(self.members[_HOST].mpirun, self._weakness)
+        if lost:
+            self._lose(rank for rank in self._lines if self.members[rank].mpirun in lost)
+
+    def _weakness(self, mpirun: int) -> tuple[float, ...]:
+        """Those go first that are all but silent here too; else the newest, the smallest, the
+        last."""
+        lines = [line for rank, line in self._lines.items() if self.members[rank].mpirun == mpirun]
+        is_quiet = any(
+            line.is_silent(_CUT_BEATS * beat_seconds(self.silent_seconds)) for line in lines
+        )
+        return is_quiet, self._since.get(mpirun, 0), -len(lines), mpirun
 
     def _is_foreign(self, rank: int) -> bool:
         return self.members[rank].mpirun != self.members[_HOST].mpirun
@@ -182,6 +213,7 @@ class HostLifeline:
             self._lines |= returning.lines
             self.members = {**self.members, **returning.members}
             self._write(self.record.lost - ranks, returning.members.values())
+            self._since |= {each.mpirun: self.record.epoch for each in returning.members.values()}
 
     def _end_if_all_are_done(self) -> None:
         """Here and nowhere else, between two records: nobody leaves a world that others go on in,
@@ -195,5 +227,6 @@ class HostLifeline:
         known = dict(self.record.addresses)
         known |= {member.plan_rank: member.address for member in returned}
         addresses = tuple(sorted(known.items()))
+        self._cuts.forget()
         self._notebook.write(Record(self.record.epoch + 1, lost, addresses))
         self._tell()

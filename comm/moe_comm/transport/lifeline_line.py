@@ -19,6 +19,7 @@ class Beat(msgspec.Struct, frozen=True):
         addresses: from plan rank 0, of ranks that have come back.
         is_last: from plan rank 0, the world is over; from another rank, it leaves it.
         is_done: the sender has nothing more to do in this epoch's world.
+        cut_off: from another rank, those to which there is no way from here.
     """
 
     epoch: int
@@ -26,6 +27,7 @@ class Beat(msgspec.Struct, frozen=True):
     is_last: bool = False
     addresses: tuple[tuple[int, str], ...] = ()
     is_done: bool = False
+    cut_off: tuple[int, ...] = ()
 
 
 class BeatLine:

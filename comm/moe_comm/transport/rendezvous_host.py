@@ -3,7 +3,6 @@
 import logging
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +11,8 @@ import msgspec
 
 from moe_comm.transport.rendezvous_book import Answer, Book, Party
 from moe_comm.transport.rendezvous_point import MeetingPoint
-from moe_comm.transport.tcp_connect import join_address, listen, split_address
+from moe_comm.transport.tcp_accept import Reception
+from moe_comm.transport.tcp_connect import listen, split_address
 from moe_comm.transport.tcp_handshake import (
     HandshakeError,
     VersionError,
@@ -44,8 +44,9 @@ class Host:
         self._point = point
         self._book = Book(pools)
         self.readmit: Callable[[Party, Answer], Answer] | None = None
-        self._listener = listen(*split_address(point.address))
-        threading.Thread(target=self._take_calls, name="rendezvous", daemon=True).start()
+        self._reception = Reception(
+            listen(*split_address(point.address)), self._receive, "rendezvous"
+        )
 
     def meet(self, party: Party) -> Answer:
         """Wait until all pools are there; a refusal has been told to all that came."""
@@ -59,18 +60,7 @@ class Host:
         return answer
 
     def close(self) -> None:
-        # A thread that waits in accept would go on accepting after a mere close.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _take_calls(self) -> None:
-        while True:
-            try:
-                connection, address = self._listener.accept()
-            except OSError:
-                return
-            who = join_address(*address[:2])
-            threading.Thread(target=self._receive, args=(connection, who), daemon=True).start()
+        self._reception.close()
 
     def _receive(self, connection: socket.socket, who: str) -> None:
         with connection:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 _TURN_SECONDS = 0.05
+# So many may be lost before a connection is given up.
+_PROBES = 10
 
 
 class GivenUpError(TimeoutError):
@@ -23,6 +25,11 @@ class Patience:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
         self._should_stop = should_stop
+
+    def briefly(self, seconds: float) -> "Patience":
+        """With the same control flag, for so many seconds and no longer than this one."""
+        left = self._end - time.monotonic()
+        return Patience(max(0.0, min(seconds, left)), self._should_stop)
 
     def turn(self) -> float:
         """For how long to wait before asking again.
@@ -99,6 +106,16 @@ def connect(host: str, port: int, patience: Patience) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def keep_alive(connection: socket.socket, seconds: float) -> None:
+    """Have a connection break on which nothing is sent, about so long after the way to the other
+    end was cut; the kernels at both ends see to it, however busy the processes are."""
+    pause = max(1, round(seconds / _PROBES))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pause)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pause)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
 
 
 def listen(host: str, port: int = 0) -> socket.socket:

@@ -1,14 +1,21 @@
 """Connections between the ranks of a group whose members are of several mpiruns."""
 
+import errno
 import hashlib
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from moe_comm.transport.exchange import PeerLostError
 from moe_comm.transport.joined import Joined
-from moe_comm.transport.tcp_connect import GivenUpError, Patience, connect, split_address
+from moe_comm.transport.tcp_connect import (
+    GivenUpError,
+    Patience,
+    connect,
+    keep_alive,
+    split_address,
+)
 from moe_comm.transport.tcp_handshake import greet_guest, greet_host, receive_exactly
 
 # Who calls, and for which group; after the handshake.
@@ -18,6 +25,18 @@ _HANDSHAKE_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 1.0
 _LONGEST_LOOK_SECONDS = 16.0
 _LOOK_SECONDS = 1.0
+# A host takes a call however busy its processes are: who does not answer by then is out of reach.
+_REACH_SECONDS = 5.0
+_BREAK_SECONDS = 30.0
+_NO_WAY = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+
+
+class CutOffError(PeerLostError):
+    """There is no way to a rank that may well be there."""
+
+    def __init__(self, message: str, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class TcpMesh:
@@ -38,18 +57,26 @@ class TcpMesh:
         self._early: dict[tuple[int, bytes], socket.socket] = {}
 
     def connect(
-        self, members: Sequence[int], deadline_seconds: float, should_stop: Callable[[], bool]
+        self,
+        members: Sequence[int],
+        deadline_seconds: float,
+        should_stop: Callable[[], bool],
+        peers: Collection[int] | None = None,
     ) -> dict[int, socket.socket]:
-        """Connections to all other members, by plan rank; called by all of them.
+        """Connections to other members, by plan rank; called by all of them.
+
+        Args:
+            peers: those to connect to, who have this rank among theirs; all others if not given.
 
         Raises:
+            CutOffError: there is no way to a member.
             PeerLostError: a member has ended, or not all came in time.
         """
         group = self._name_group(tuple(members))
         patience = Patience(deadline_seconds, should_stop)
         connections: dict[int, socket.socket] = {}
         try:
-            for rank in sorted(set(members) - {self._joined.plan_rank}):
+            for rank in sorted(set(members if peers is None else peers) - {self._joined.plan_rank}):
                 reach = self._call if rank < self._joined.plan_rank else self._await_call
                 connections[rank] = reach(rank, group, patience)
         except BaseException:
@@ -81,7 +108,7 @@ class TcpMesh:
     def _call(self, rank: int, group: bytes, patience: Patience) -> socket.socket:
         address = self._addresses[rank]
         try:
-            connection = connect(*split_address(address), patience)
+            connection = self._reach(address, patience)
             # It may be busy for long before it takes calls.
             patience.readable(connection)
             connection.settimeout(_HANDSHAKE_SECONDS)
@@ -90,9 +117,19 @@ class TcpMesh:
         except GivenUpError as error:
             raise PeerLostError(f"plan rank {rank} at {address}: {error}") from error
         except OSError as error:
-            raise PeerLostError(
-                f"plan rank {rank} at {address} cannot be reached ({error}); see its log"
-            ) from error
+            message = f"plan rank {rank} at {address} cannot be reached ({error}); see its log"
+            if error.errno in _NO_WAY:
+                raise CutOffError(message, rank) from error
+            raise PeerLostError(message) from error
+        return connection
+
+    def _reach(self, address: str, patience: Patience) -> socket.socket:
+        try:
+            connection = connect(*split_address(address), patience.briefly(_REACH_SECONDS))
+        except GivenUpError as error:
+            patience.turn()
+            raise OSError(errno.ETIMEDOUT, str(error)) from error
+        keep_alive(connection, max(_BREAK_SECONDS, 2 * self._joined.silent_seconds))
         return connection
 
     def _await_call(self, rank: int, group: bytes, patience: Patience) -> socket.socket:
@@ -115,7 +152,7 @@ class TcpMesh:
         Raises:
             PeerLostError: it does not listen any more.
         """
-        address = self._joined.membership.members[rank].address
+        address = self._addresses[rank]
         try:
             connect(*split_address(address), Patience(_LOOK_SECONDS, lambda: False)).close()
         except ConnectionRefusedError as error:
@@ -127,6 +164,7 @@ class TcpMesh:
     def _take_call(self) -> None:
         connection, _ = self._listener.accept()
         connection.settimeout(_HANDSHAKE_SECONDS)
+        keep_alive(connection, max(_BREAK_SECONDS, 2 * self._joined.silent_seconds))
         try:
             greet_guest(connection, self._joined.key)
             rank, group = _CALL.unpack(receive_exactly(connection, _CALL.size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,12 @@ from moe_comm.transport.mpirun_groups import MpirunGroups
 from moe_comm.transport.roll_call import start_mpi
 from moe_comm.transport.tcp import TcpExchange
 from moe_comm.transport.tcp_mesh import TcpMesh
+from moe_comm.transport.wiring import open_wires, reporting_cuts
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+logger = logging.getLogger(__name__)
 
 # A loss is known to plan rank 0 within the silence that counts as one; the rest is for the news.
 _SILENCES_UNTIL_NEWS = 3
@@ -96,7 +100,8 @@ class World:
             part.Free()
         else:
             assert self._mesh is not None
-            connections = self._mesh.connect(sorted(members), deadline_seconds, stop)
+            with reporting_cuts(self._lifeline, self.record.epoch, self._news_seconds):
+                connections = self._mesh.connect(sorted(members), deadline_seconds, stop)
             exchange = TcpExchange(sorted(members), connections, deadline_seconds, stop)
         self._exchanges.append(exchange)
         return exchange
@@ -124,6 +129,22 @@ class World:
         self._lifeline = lifeline = open_lifeline(joined, everybody)
         if isinstance(lifeline, HostLifeline) and joined.host is not None:
             joined.host.readmit = Readmission(lifeline, welcome).answer
+        self.watch_links()
+
+    def watch_links(self) -> None:
+        """From now on a cut link between any mpiruns is missed; called by all ranks that are there,
+        once they have met in the epoch of `record`. Whoever is found lost by it will be missed.
+        """
+        if self._lifeline is None or self._joined is None or self._mesh is None:
+            return
+        stop = self._or_lost(lambda: False)
+        try:
+            with reporting_cuts(self._lifeline, self.record.epoch, self._news_seconds):
+                wires = open_wires(self._mesh, self._joined, self.ranks, stop)
+        except PeerLostError as error:
+            logger.warning("links to other ranks than plan rank 0 are not watched: %s", error)
+        else:
+            self._lifeline.watch(self.record.epoch, wires)
 
     def check_peers(self) -> None:
         """For times in which nothing is exchanged: is there still everybody?
@@ -163,10 +184,10 @@ class World:
         accused = frozenset[int]().union(*(each.lost_ranks for each in self._exchanges))
         if accused - self.record.lost:
             self._lifeline.accuse(self.record.epoch, accused - self.record.lost)
-        self.record = self._next_record(self._lifeline)
+        self.record = self._lifeline.wait_beyond(self.record.epoch, self._news_seconds)
         while self.plan_rank in self.record.lost:
             # One that comes back may hear of others first.
-            self.record = self._next_record(self._lifeline)
+            self.record = self._lifeline.wait_beyond(self.record.epoch, self._news_seconds)
         self._num_openings = 0
         for exchange in self._exchanges:
             exchange.abandon()
@@ -204,10 +225,9 @@ class World:
     def _or_lost(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
         return lambda: should_stop() or self.is_outdated()
 
-    def _next_record(self, lifeline: Lifeline) -> Record:
-        assert self._joined is not None
-        seconds = _SILENCES_UNTIL_NEWS * self._joined.silent_seconds
-        return lifeline.wait_beyond(self.record.epoch, seconds)
+    @property
+    def _news_seconds(self) -> float:
+        return _SILENCES_UNTIL_NEWS * self._joined.silent_seconds if self._joined else 0.0
 
     def _open_group(
         self, colour: int | None, deadline_seconds: float, should_stop: Callable[[], bool]

@@ -1,45 +1,20 @@
 """Ranks are lost while they answer: the front end goes on elsewhere, from what came back."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from scripted_ranks import SECRET, ScriptedRank, connect
 
-from moe_serve.control.link import RankLink
 from moe_serve.control.remote_engine import RemoteEngine
 from moe_serve.control.router import Router
 from moe_serve.errors import EngineDeadError
-from moe_serve.messages import Command, MembershipNews, RankStats, Report
+from moe_serve.messages import MembershipNews
 from moe_serve.types import Request, SamplingParams
 from moe_serve.types import TokenEvent as Event
 
-SECRET = b"0123456789abcdef"
 REQUEST = Request(request_id="a", prompt_ids=(1, 2), sampling=SamplingParams())
-
-
-class ScriptedRank:
-    """A rank's end of the line, which says what the test tells it to."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.link = RankLink("127.0.0.1", SECRET)
-        self.commands: list[Command] = []
-
-    def tell(self, *events: Event, news: MembershipNews | None = None) -> None:
-        stats = RankStats(plan_rank=self.number)
-        self.link.send(Report(plan_rank=self.number, events=events, stats=stats, news=news))
-
-    async def hears(self, is_it: Callable[[Command], bool]) -> Command:
-        deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
-            self.commands += self.link.receive()
-            for command in self.commands:
-                if is_it(command):
-                    return command
-        raise AssertionError(f"rank {self.number} does not hear it: {self.commands}")
 
 
 @pytest.fixture
@@ -50,20 +25,9 @@ def ranks() -> Iterator[list[ScriptedRank]]:
         rank.link.close()
 
 
-async def connect(ranks: Sequence[ScriptedRank]) -> RemoteEngine:
-    addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]
-    engine = RemoteEngine(addresses, SECRET, {0: Router([1.0, 1.0, 0.0], 4, 8)})
-    starting = asyncio.create_task(engine.start())
-    for rank in ranks:
-        await rank.hears(lambda command: True)
-        rank.tell()
-    await starting
-    return engine
-
-
 def test_a_request_goes_on_from_the_tokens_that_came(ranks: list[ScriptedRank]) -> None:
     async def scenario() -> None:
-        engine = await connect(ranks)
+        engine = await connect(ranks, Router([1.0, 1.0, 0.0], 4, 8))
         other = engine.generate([replace(REQUEST, request_id="z")])
         first = asyncio.ensure_future(anext(other))
         await ranks[0].hears(lambda command: bool(command.submit))
@@ -93,7 +57,7 @@ def test_a_request_goes_on_from_the_tokens_that_came(ranks: list[ScriptedRank]) 
 
 def test_a_refusal_ends_all_and_names_why(ranks: list[ScriptedRank]) -> None:
     async def scenario() -> None:
-        engine = await connect(ranks)
+        engine = await connect(ranks, Router([1.0, 1.0, 0.0], 4, 8))
         events = engine.generate([REQUEST])
         waiting = asyncio.ensure_future(anext(events))
         await ranks[0].hears(lambda command: bool(command.submit))
@@ -111,9 +75,9 @@ def test_a_refusal_ends_all_and_names_why(ranks: list[ScriptedRank]) -> None:
 
 def test_a_rank_that_is_there_again_is_spoken_to_where_it_is(ranks: list[ScriptedRank]) -> None:
     async def scenario() -> None:
-        engine = await connect(ranks)
+        engine = await connect(ranks, Router([1.0, 1.0, 0.0], 4, 8))
         guard = asyncio.ensure_future(engine.guard())
-        links = {rank.number: f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks}
+        links = {rank.number: rank.address for rank in ranks}
         lost = MembershipNews(1, (2,), "no room", {0: links[0], 1: links[1]})
         ranks[0].tell(news=lost)
         while engine.membership != lost:
@@ -121,7 +85,7 @@ def test_a_rank_that_is_there_again_is_spoken_to_where_it_is(ranks: list[Scripte
         assert not engine.is_ready
         again = ScriptedRank(2)
         try:
-            links[2] = f"tcp://127.0.0.1:{again.link.port}"
+            links[2] = again.address
             ranks[0].tell(news=MembershipNews(2, (), "", links))
             await again.hears(lambda command: True)
             assert engine.is_ready
@@ -143,7 +107,7 @@ def test_a_rank_that_is_there_again_is_spoken_to_where_it_is(ranks: list[Scripte
 
 def test_a_loss_before_the_first_word_does_not_hold_the_start(ranks: list[ScriptedRank]) -> None:
     async def scenario() -> None:
-        addresses = [f"tcp://127.0.0.1:{rank.link.port}" for rank in ranks]
+        addresses = [rank.address for rank in ranks]
         engine = RemoteEngine(addresses, SECRET, {0: Router([1.0, 1.0, 1.0], 4, 8)})
         starting = asyncio.create_task(engine.start())
         await ranks[0].hears(lambda command: True)

@@ -1,8 +1,6 @@
 """A host goes away in the middle of streams: its wire is pulled, and all on it dies."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +9,6 @@ from pathlib import Path
 import pytest
 import stream_client
 from fault_runs import Run
-from live_server import ENVIRONMENT
 from network_hosts import HERE, Hosts
 from world_runs import Worlds, kill, range_of, tokens
 
@@ -36,15 +33,7 @@ def test_a_host_goes_away_in_mid_stream(
         [partial(hosts.on, hosts.here), partial(hosts.on, hosts.there)],
         world={"address": f"{HERE}:29555", "secret": str(secret)},
     )
-    client = subprocess.Popen(
-        hosts.on(hosts.here, sys.executable, str(Path(stream_client.__file__)), url),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    with client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == "begun\n"
+    with stream_client.start(hosts.here, url) as client:
         parted = time.monotonic()
         hosts.cut()
         kill(far)

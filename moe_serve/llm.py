@@ -133,6 +133,10 @@ class LLM:
         """This rank's counters since it started."""
         return self._rank.engine.stats()
 
+    def note_expert_seconds(self) -> list[float]:
+        """-> a list that grows by the seconds of each pass through a layer's experts here."""
+        return self._rank.loaded.dispatcher.note_expert_seconds()
+
     def expert_load(self) -> ExpertLoad:
         """Of all ranks since they started, in one window; all call it together.
 

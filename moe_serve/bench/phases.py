@@ -11,7 +11,7 @@ from moe_serve.bench.phases_configs import DEPLOYMENTS, NUM_RANKS, PhasesServer,
 from moe_serve.bench.phases_figures import PhasesRun, figure_rows
 from moe_serve.bench.phases_load import Arrival, RequestKind, make_arrivals, mean_workload
 from moe_serve.bench.phases_predicted import SimulatedPhases, simulate_phases
-from moe_serve.bench.phases_server import read_counters, serving
+from moe_serve.bench.server import read_counters, serving
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import resolve
 from moe_serve.control.deployment import plan_deployment

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class RankFigures:
 
     Attributes:
         parts: seconds by part; waiting for other ranks is in `dispatch`.
+        expert_seconds: of each layer of each step, in order, as all ranks have them.
         rows: (token, expert) pairs computed.
         num_segments, num_overruns: of an emulated device, of all timed steps together.
         link_bytes: bytes sent, by link.
@@ -49,6 +51,7 @@ class RankFigures:
 
     num_steps: int
     parts: dict[str, float]
+    expert_seconds: tuple[float, ...]
     rows: float
     num_segments: int = 0
     num_overruns: int = 0
@@ -66,9 +69,9 @@ def main() -> None:
         enter(Path(job.quotas[launch.rank]))
     with LLM(job.config) as llm:
         _decode(llm, job)
-        before = llm.stats()
+        before, expert_seconds = llm.stats(), llm.note_expert_seconds()
         _decode(llm, job)
-        figures = rank_figures(before, llm.stats())
+        figures = rank_figures(before, llm.stats(), expert_seconds)
         gathered = llm.gather(msgspec.json.encode(figures))
         load = llm.expert_load()
         if launch.rank == 0:
@@ -77,7 +80,9 @@ def main() -> None:
             print(json.dumps([msgspec.json.decode(data) for data in gathered]), flush=True)
 
 
-def rank_figures(before: RankStats, after: RankStats) -> RankFigures:
+def rank_figures(
+    before: RankStats, after: RankStats, expert_seconds: Sequence[float]
+) -> RankFigures:
     """What changed between two looks at a rank, by its steps."""
     steps = after.num_steps - before.num_steps
     return RankFigures(
@@ -86,6 +91,7 @@ def rank_figures(before: RankStats, after: RankStats) -> RankFigures:
             part: (seconds - before.step_seconds.get(part, 0.0)) / steps
             for part, seconds in after.step_seconds.items()
         },
+        expert_seconds=tuple(expert_seconds),
         rows=(after.num_expert_rows - before.num_expert_rows) / steps,
         num_segments=after.num_segments - before.num_segments,
         num_overruns=after.num_overruns - before.num_overruns,

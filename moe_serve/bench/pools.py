@@ -4,23 +4,17 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from moe_serve.bench.drift import DriftJob, drift
+from moe_serve.bench.counting import counting
+from moe_serve.bench.drift import drift, emulated_drift
 from moe_serve.bench.phases import compare_phases, emulated_phases
 from moe_serve.bench.pool_placement import compare_plans
 from moe_serve.bench.record import record, write
-from moe_serve.bench.unlike import declare_device, emulated, under_quotas
-from moe_serve.demo import write_checkpoint
-from moe_serve.demo_config import demo_config
+from moe_serve.bench.table import Row, Rows, show
+from moe_serve.bench.unlike import emulated, under_quotas
 from moe_serve.errors import ConfigError
 
 _MOST_OVERRUNS = 0.05
-
-Rows = list[dict[str, Any]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """
+    Raises:
+        ConfigError: there is no such table, a table cannot be measured here, or its figures are
+            refused; then nothing is written.
+    """
     for name in options.tables:
         if name not in _TABLES:
             raise ConfigError(f"--tables: there is no {name!r}; use {', '.join(_TABLES)}")
@@ -41,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     for name in options.tables:
         with tempfile.TemporaryDirectory() as folder:
             found = _TABLES[name](options, Path(folder))
-        _print(found)
+        show(found)
+        refuse_overruns(name, found)
         rows += [{"table": name, **row} for row in found]
     if options.json:
         parameters = {
@@ -55,6 +55,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def refuse_overruns(table: str, rows: Sequence[Row]) -> None:
+    """
+    Raises:
+        ConfigError: emulated ranks could not keep their declared times, so figures say little.
+    """
+    worst = max((row["overruns"] for row in rows if "overruns" in row), default=0.0)
+    if worst > _MOST_OVERRUNS:
+        raise ConfigError(
+            f"--tables {table}: the figures are refused: {worst:.1%} of the declared segments took "
+            f"longer than declared, at most {_MOST_OVERRUNS:.0%} may; raise --time-scale, or run "
+            "on a quiet machine"
+        )
+
+
 def _declared(options: argparse.Namespace, folder: Path) -> Rows:
     with emulated(options, folder) as unlike:
         return compare_plans(unlike, folder)
@@ -66,12 +80,7 @@ def _measured(options: argparse.Namespace, folder: Path) -> Rows:
 
 
 def _drifting(options: argparse.Namespace, folder: Path) -> Rows:
-    model = folder / "model"
-    write_checkpoint(model, demo_config())
-    hardware = declare_device(folder / "rank.yaml", speed=1.0)
-    job = DriftJob(model=model, hardware=hardware, time_scale=options.time_scale)
-    title = "routing that drifts, emulated; tokens of prompts and answers"
-    return [{"of": title, **row} for row in drift(job, folder)]
+    return drift(emulated_drift(folder, options.time_scale), folder)
 
 
 def _phases(options: argparse.Namespace, folder: Path) -> Rows:
@@ -79,35 +88,14 @@ def _phases(options: argparse.Namespace, folder: Path) -> Rows:
     return compare_phases(job, folder)
 
 
+def _counting(options: argparse.Namespace, folder: Path) -> Rows:
+    return counting(folder, options.steps)
+
+
 _TABLES: dict[str, Callable[[argparse.Namespace, Path], Rows]] = {
     "declared": _declared,
     "measured": _measured,
     "drift": _drifting,
     "phases": _phases,
+    "counting": _counting,
 }
-
-
-def _print(rows: Sequence[dict[str, Any]]) -> None:
-    """Refuses the figures of emulated ranks that could not keep their declared times."""
-    table = Table(title=rows[0]["of"])
-    columns = [column for column in rows[0] if column != "of"]
-    for column in columns:
-        table.add_column(column.replace(" ms", "\nms").replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(_cell(column, row[column]) for column in columns))
-    console = Console(width=150)
-    console.print(table)
-    worst = max(row["overruns"] for row in rows)
-    if worst > _MOST_OVERRUNS:
-        console.print(
-            f"refused: {worst:.1%} of the declared segments took longer than declared, at most "
-            f"{_MOST_OVERRUNS:.0%} may; raise --time-scale, or run on a quiet machine"
-        )
-
-
-def _cell(column: str, value: Any) -> str:
-    if column == "overruns":
-        return f"{value:.1%}"
-    if isinstance(value, float) and abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

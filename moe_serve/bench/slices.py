@@ -11,8 +11,8 @@ from moe_serve.bench.slices_idle import idle
 from moe_serve.bench.slices_memory import memory
 from moe_serve.bench.slices_packing import packing
 from moe_serve.bench.slices_shares import shares
-from moe_serve.bench.slices_table import Rows, show
 from moe_serve.bench.slices_victim import victim
+from moe_serve.bench.table import Rows, show
 from moe_serve.errors import ConfigError
 
 _TABLES: dict[str, Callable[[Path, float], Rows]] = {

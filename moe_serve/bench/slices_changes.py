@@ -8,7 +8,7 @@ from moe_serve.bench.slices_figures import Floats, Timeline
 from moe_serve.bench.slices_job import RankLog, Run, Stream, Visitor
 from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import serving
-from moe_serve.bench.slices_table import Row, Rows, target
+from moe_serve.bench.table import Row, Rows, target
 from moe_serve.errors import ConfigError
 
 _STAYING, _COMING = {"dense": 2, "moe": 2}, {"coming": 8}

@@ -8,7 +8,7 @@ import numpy as np
 from moe_serve.bench.slices_job import RankLog, Run, Stream
 from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import SlicesRanks, serving
-from moe_serve.bench.slices_table import Row, Rows, target
+from moe_serve.bench.table import Row, Rows, target
 
 _NUM_LOADED = 20
 _NUM_LAYERS = 2

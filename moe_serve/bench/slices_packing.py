@@ -18,8 +18,8 @@ from moe_serve.bench.slices_figures import (
 from moe_serve.bench.slices_job import Arrival, RankLog, Run, Stream
 from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import SlicesRanks, serving
-from moe_serve.bench.slices_table import Row, Rows, target
 from moe_serve.bench.slices_trace import Bursts
+from moe_serve.bench.table import Row, Rows, target
 
 _LAYERS = {"dense": 2, "moe": 2, "dense-large": 3}
 _MEMORY_MB = 192

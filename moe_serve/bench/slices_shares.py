@@ -10,9 +10,9 @@ from moe_serve.bench.slices_figures import ShareError, Timeline
 from moe_serve.bench.slices_job import RankLog, Run, Stream
 from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import serving
-from moe_serve.bench.slices_table import Row, Rows, target
+from moe_serve.bench.table import Row, Rows, target
 
-_LAYERS = {"dense": 2, "moe": 2, "dense-large": 4, "dense-other": 2}
+_LAYERS = {"dense": 2, "moe": 2, "dense-large": 3, "dense-other": 2}
 _MEMORY_MB = 128
 _WINDOW, _SHORT_WINDOW = 1.0, 0.2
 # Points of percent, by window.
@@ -142,7 +142,10 @@ def _two_ranks(paths: Mapping[str, Path]) -> list[_Case]:
     models = [*spread, *alone]
     return [
         _Case("1/4/25/70", dict(enumerate((1, 4, 25, 70))), models, ranks=2),
-        _Case("30 both, 70 one", {1: 30, 4: 70, 5: 70}, models, ranks=2),
+        *(
+            _Case("30 both, 70 one", {1: 30, 4: 70, 5: 70}, models, ranks=2, mode=mode)
+            for mode in ("share", "hard")
+        ),
     ]
 
 

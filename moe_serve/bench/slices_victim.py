@@ -9,7 +9,7 @@ from moe_serve.bench.slices_figures import Timeline, gaps
 from moe_serve.bench.slices_job import RankLog, Run, Stream
 from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import serving
-from moe_serve.bench.slices_table import Row, Rows, target
+from moe_serve.bench.table import Row, Rows, target
 
 _LAYERS = {"victim": 4, "neighbour": 2}
 _VICTIM, _NEIGHBOUR = 0, 1

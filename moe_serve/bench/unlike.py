@@ -99,8 +99,12 @@ def under_quotas(options: argparse.Namespace, folder: Path) -> Iterator[Unlike]:
         yield Unlike(f"processor quotas of {shares} cores", pools, work, tuple(map(str, groups)))
 
 
-def declare_device(path: Path, speed: float) -> Path:
-    """Experts cost 2 ns a FLOP and 4 ns a byte at speed 1; all else is fast."""
+def declare_device(path: Path, speed: float, flops: float = 1e13, bandwidth: float = 1e12) -> Path:
+    """Experts cost 2 ns a FLOP and 4 ns a byte at speed 1; all else is fast unless said otherwise.
+
+    Args:
+        flops, bandwidth: per second, of all that is not experts.
+    """
     curve = ExpertCurve(
         (
             Plane(fixed=1e-5, per_byte=4e-9 / speed, per_flop=0.0),
@@ -110,9 +114,9 @@ def declare_device(path: Path, speed: float) -> Path:
     device = DeviceSpec(
         name=path.stem,
         kind="cuda",
-        flops={"float32": 1e13},
+        flops={"float32": flops},
         memory_bytes=1 << 30,
-        bandwidth=1e12,
+        bandwidth=bandwidth,
         link_bandwidth=1e11,
         link_latency=1e-6,
         network_bandwidth=1e10,

@@ -1,4 +1,7 @@
-"""Counts where the router sends tokens, at their home and before replicas are chosen."""
+"""Counts where the router sends tokens, at their home and before replicas are chosen.
+
+Shapes: L MoE layers, E experts, T tokens here, K experts chosen per token.
+"""
 
 from collections.abc import Sequence
 
@@ -6,6 +9,9 @@ import numpy as np
 import torch
 
 from moe_serve.messages import STEPS_PER_WINDOW, ExpertCounts
+
+# Of steps with few tokens, layers are counted together; what waits for that stays small.
+_MOST_WAITING_IDS = 1 << 16
 
 
 class ExpertCounter:
@@ -17,7 +23,9 @@ class ExpertCounter:
 
     def __init__(self, layers: Sequence[int], num_experts: int) -> None:
         self._row_of_layer = {layer: row for row, layer in enumerate(layers)}
-        self._num_experts = num_experts
+        self._waiting: list[torch.Tensor] = []
+        self._waiting_rows: list[int] = []
+        self._num_waiting = 0
         self._counts_LE = np.zeros((len(layers), num_experts), np.int64)
         self._taken_LE = self._counts_LE.copy()
         self._before_step_LE = self._counts_LE.copy()
@@ -26,6 +34,7 @@ class ExpertCounter:
     @property
     def totals(self) -> bytes:
         """counts_LE since the start: int64, little-endian."""
+        self._add_waiting()
         return self._counts_LE.astype("<i8").tobytes()
 
     @property
@@ -36,18 +45,24 @@ class ExpertCounter:
     def count(self, layer: int, ids_TK: torch.Tensor) -> None:
         """
         Args:
-            ids_TK: global expert ids, on the host.
+            ids_TK: global expert ids, on the host; not to be changed until the step's end.
         """
-        if ids_TK.numel():
-            counts_E = np.bincount(ids_TK.numpy().ravel(), minlength=self._num_experts)
-            self._counts_LE[self._row_of_layer[layer]] += counts_E
+        row = self._row_of_layer[layer]
+        self._waiting.append(ids_TK)
+        self._waiting_rows.append(row)
+        self._num_waiting += ids_TK.numel()
+        # At the last layer, so that all of it is done while the step is computed.
+        if row == len(self._counts_LE) - 1 or self._num_waiting > _MOST_WAITING_IDS:
+            self._add_waiting()
 
     def end_step(self) -> None:
+        self._add_waiting()
         self._before_step_LE[:] = self._counts_LE
         self._num_steps += 1
 
     def drop_step(self) -> None:
         """What was counted since the last step ended is of one that will be computed again."""
+        self._forget_waiting()
         self._counts_LE[:] = self._before_step_LE
 
     def take(self) -> ExpertCounts | None:
@@ -59,3 +74,18 @@ class ExpertCounter:
         self._taken_LE += new_LE
         window = (self._num_steps - 1) // STEPS_PER_WINDOW
         return ExpertCounts(window=window, counts_LE=new_LE.astype("<i8").tobytes())
+
+    def _add_waiting(self) -> None:
+        if self._num_waiting:
+            num_experts = self._counts_LE.shape[1]
+            first_of_row = np.multiply(self._waiting_rows, num_experts)
+            ids_RK = torch.cat(self._waiting).numpy()
+            ids_RK = ids_RK + np.repeat(first_of_row, [len(ids) for ids in self._waiting])[:, None]
+            counts = np.bincount(ids_RK.reshape(-1), minlength=self._counts_LE.size)
+            self._counts_LE += counts.reshape(self._counts_LE.shape)
+        self._forget_waiting()
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self._waiting_rows.clear()
+        self._num_waiting = 0

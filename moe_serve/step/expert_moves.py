@@ -1,7 +1,6 @@
 """From one plan to the next on one rank: experts come beside its steps, and all switch at once."""
 
 import logging
-import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,25 +15,11 @@ from moe_serve.errors import CheckpointError
 from moe_serve.layers.linear import ExpertsLayer
 from moe_serve.messages import PlanChange, RankStats
 from moe_serve.models.expert_reader import ExpertReader
+from moe_serve.step.move_budget import MoveBudget, MoveLimits
 
 logger = logging.getLogger(__name__)
 
-_PIECES_PER_STEP = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoveLimits:
-    """What moving may take of one rank.
-
-    Attributes:
-        bytes_per_step: of the checkpoint, read and packed beside one step.
-        expert_bytes: of one packed expert.
-        room: bytes for experts, those that leave and those that come together.
-    """
-
-    bytes_per_step: int
-    expert_bytes: int
-    room: int
+_PIECES_PER_STEP = 16
 
 
 @dataclass(slots=True)
@@ -82,10 +67,9 @@ class ExpertMover:
         self._limits = limits
         self._tables = tables_of(plan)
         self._way: _Way | None = None
-        self._allowance = 0
+        self._budget = MoveBudget(limits)
         self._given_up = 0
         self._moved_bytes = 0
-        self._seconds = 0.0
 
     @staticmethod
     def of_no_experts(rank: int, plan: Plan) -> "ExpertMover":
@@ -137,23 +121,17 @@ class ExpertMover:
             self._give_up(change.epoch, why)
             return
         self._way = _Way(plan, self._num_to_load(layers), self._load(layers))
-        self._allowance = 0
+        self._budget.restart()
 
     def advance(self) -> None:
         """Load as much as one step may; to be called once beside each."""
-        if not self.is_loading:
+        way = self._way
+        if way is None or not self.is_loading:
             return
-        assert self._way is not None
-        begun = time.perf_counter()
-        self._allowance = min(self._allowance, 0) + self._limits.bytes_per_step
         try:
-            while self._allowance > 0:
-                self._allowance -= next(self._way.loading)
-        except StopIteration:
-            self._way.is_ready = True
+            way.is_ready = self._budget.spend(way.loading)
         except (CheckpointError, OSError, RuntimeError) as error:
-            self._give_up(self._way.plan.epoch, str(error))
-        self._seconds += time.perf_counter() - begun
+            self._give_up(way.plan.epoch, str(error))
 
     def follow(self, header: StepHeader) -> bool:
         """Run, or drop, the plan that is on its way, where the header that all ranks of the EP
@@ -207,7 +185,7 @@ class ExpertMover:
 
     def add_to(self, stats: RankStats) -> RankStats:
         """The same with what is known here."""
-        seconds = {"moves": self._seconds} if self._seconds else {}
+        seconds = {"moves": self._budget.seconds} if self._budget.seconds else {}
         return replace(
             stats,
             plan_epoch=self.epoch,
@@ -237,10 +215,11 @@ class ExpertMover:
             yield self._limits.bytes_per_step
 
     def _num_to_load(self, layers: Mapping[int, LayerPlan]) -> int:
-        return sum(len(self._missing(layer, placed)) for layer, placed in layers.items())
-
-    def _missing(self, layer: int, placed: LayerPlan) -> set[int]:
-        return set(placed.slots[self._rank]) - set(self._plan.layers[layer].slots[self._rank])
+        rank, held = self._rank, self._plan.layers
+        return sum(
+            len(set(placed.slots[rank]) - set(held[layer].slots[rank]))
+            for layer, placed in layers.items()
+        )
 
     def _switch(self, way: _Way) -> None:
         for layer, sources in way.sources.items():

@@ -21,10 +21,15 @@ class Timer:
     Where rows leave for their experts or come back, a segment ends or begins: attention, with all
     else that is not experts, and experts. The first begins at `start`. The pacer may make a
     segment longer; that counts to the part in which it ends.
+
+    Attributes:
+        expert_seconds: of each pass through a layer's experts, one after the other; None where
+            nobody asked for them.
     """
 
     def __init__(self, pacer: Pacer) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.expert_seconds: list[float] | None = None
         self._pacer = pacer
         self._batch = Batch()
         self._next_layer = 0
@@ -64,7 +69,10 @@ class Timer:
 
     def end_experts(self, counts_E: torch.Tensor) -> None:
         self._pacer.wait(self._begun, lambda: ExpertsWork(tuple(counts_E.tolist())))
+        before = self._last
         self.lap("experts")
+        if self.expert_seconds is not None:
+            self.expert_seconds.append(self._last - before)
 
 
 def attention_work(batch: Batch, first_layer: int, end_layer: int | None) -> AttentionWork:
@@ -82,8 +90,9 @@ def attention_work(batch: Batch, first_layer: int, end_layer: int | None) -> Att
 
 
 class TimedDispatcher:
-    """A Dispatcher that charges `dispatch` with its own time and `experts` with the time between
-    rows coming in and going out; on a device that runs ahead of the host these are host times.
+    """A Dispatcher that charges `dispatch` with its own time, `counting` with that of the load and
+    `experts` with the time between rows coming in and going out; on a device that runs ahead of
+    the host these are host times.
 
     Args:
         load: is told where the tokens here go.
@@ -97,6 +106,12 @@ class TimedDispatcher:
         self.num_rows = 0
         self._bytes_before = 0
         self._link_bytes_before: Counter[str] = Counter()
+
+    def note_expert_seconds(self) -> list[float]:
+        """-> a list that grows by the seconds of each pass through a layer's experts."""
+        noted: list[float] = []
+        self._timer.expert_seconds = noted
+        return noted
 
     def replace(self, inner: Dispatcher) -> None:
         """Go on with another dispatcher; counts go on as well."""
@@ -127,7 +142,9 @@ class TimedDispatcher:
         # Dispatchers want them on the host as well: one copy does for both.
         ids_TK = ids_TK.cpu()
         if self._load is not None:
+            self._timer.lap("dispatch")
             self._load.count(layer, ids_TK)
+            self._timer.lap("counting")
         pending = self._inner.start(layer, x_TD, ids_TK, weights_TK, keys_T)
         self._timer.lap("dispatch")
         return _TimedDispatch(pending, self)

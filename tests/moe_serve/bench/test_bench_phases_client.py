@@ -11,8 +11,9 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from moe_serve.bench.phases_client import drive, token_times
+from moe_serve.bench.phases_client import drive
 from moe_serve.bench.phases_load import RequestKind, make_arrivals, mean_workload
+from moe_serve.bench.stream import token_times
 from moe_serve.errors import ConfigError
 
 SHORT = RequestKind(name="short", prompt_tokens=32, output_tokens=48, rate=6.0)

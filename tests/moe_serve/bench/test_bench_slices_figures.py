@@ -13,8 +13,8 @@ from moe_serve.bench.slices_figures import (
 )
 from moe_serve.bench.slices_job import Answer, RankLog
 from moe_serve.bench.slices_memory import compare_answers
-from moe_serve.bench.slices_table import target
 from moe_serve.bench.slices_trace import Bursts
+from moe_serve.bench.table import target
 
 
 def log_of(

@@ -52,3 +52,25 @@ def test_a_step_that_is_broken_off_is_not_counted() -> None:
     taken = counter.take()
     assert taken is not None
     assert counts_of(taken) == [[1, 2, 1, 0], [2, 0, 1, 1]]
+
+
+def test_steps_of_many_tokens_are_counted_like_those_of_few() -> None:
+    """And what waited of a step that is broken off is forgotten, as is what did not."""
+    counter, generator = ExpertCounter(range(3), 8), torch.Generator().manual_seed(0)
+    expected_LE = np.zeros((3, 8), np.int64)
+    for num_tokens, layers, is_kept in (
+        (50_000, (0, 1, 2), True),
+        (50_000, (0, 1), False),
+        (5, (0, 1), False),
+        (5, (0, 1, 2), True),
+    ):
+        for layer in layers:
+            ids_TK = torch.randint(8, (num_tokens, 2), generator=generator)
+            counter.count(layer, ids_TK)
+            if is_kept:
+                expected_LE[layer] += torch.bincount(ids_TK.reshape(-1), minlength=8).numpy()
+        if is_kept:
+            counter.end_step()
+        else:
+            counter.drop_step()
+    assert np.array_equal(np.frombuffer(counter.totals, "<i8").reshape(3, 8), expected_LE)

@@ -9,6 +9,7 @@ from moe_comm.routing import RoutingTable
 from moe_devices.pacer import DeadlinePacer, RealTime, SegmentCount
 from moe_devices.work import AttentionWork, ExpertsWork, Work
 
+from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.timing import TimedDispatcher, Timer, attention_work
 from moe_serve.types import Batch, Chunk
 
@@ -141,3 +142,33 @@ def test_the_dispatcher_gives_what_the_inner_one_gives(num_tokens: int) -> None:
         rows, handle = pending.finish()
         results.append(dispatcher.start_combine(rows.rows_RD * 2, handle).finish())
     assert torch.equal(*results)
+
+
+def test_counting_is_a_part_and_passes_through_experts_can_be_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = ExpertCounter((1, 2), 4)
+    tables = {layer: RoutingTable(layer, [SLOTS], [(1.0,) * 4], 4) for layer in (1, 2)}
+    timer = Timer(RealTime())
+    dispatcher = TimedDispatcher(LocalDispatcher(tables), timer, load)
+    noted = dispatcher.note_expert_seconds()
+    clock = [0.0]
+    monkeypatch.setattr("moe_serve.step.timing.time.perf_counter", lambda: clock[0])
+    count = load.count
+
+    def count_for_a_second(layer: int, ids_TK: torch.Tensor) -> None:
+        count(layer, ids_TK)
+        clock[0] += 1.0
+
+    monkeypatch.setattr(load, "count", count_for_a_second)
+    timer.start()
+    for layer in (1, 2):
+        ids_TK, weights_TK = torch.tensor([[0, 2]]), torch.full((1, 2), 0.5)
+        pending = dispatcher.start(layer, torch.ones(1, 8), ids_TK, weights_TK, torch.arange(1))
+        rows, handle = pending.finish()
+        clock[0] += 10.0 * layer
+        dispatcher.start_combine(rows.rows_RD, handle).finish()
+    monkeypatch.undo()
+    assert noted == [10.0, 20.0]
+    assert timer.seconds["counting"] == 2.0 and timer.seconds["experts"] == 30.0
+    assert timer.seconds["dispatch"] == timer.seconds["dense"] == 0.0

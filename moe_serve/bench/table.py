@@ -1,4 +1,4 @@
-"""The rows of the slices benchmark, and how they look on a terminal."""
+"""The rows of benchmarks, whether they are what they should be, and how they look on a terminal."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -45,7 +45,7 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     columns = [column for column in rows[0] if column != "of"]
     for column in columns:
         numbers = all(isinstance(row[column], int | float) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left")
+        table.add_column(column.replace(" ms", "\nms"), justify="right" if numbers else "left")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     return table

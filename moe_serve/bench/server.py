@@ -1,4 +1,4 @@
-"""A server of the phases benchmark: `mpirun moe_serve` on loopback, and its counters."""
+"""A server of a benchmark: `mpirun moe_serve` on loopback, and its counters."""
 
 import signal
 import subprocess
@@ -74,8 +74,9 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
             if line.startswith(_READY) and line.endswith("\n"):
                 return line.removeprefix(_READY).strip()
         time.sleep(_LOOK_SECONDS)
-    lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-    raise ConfigError(f"the server of {log.stem} is not ready; its last words: {lines[-1]}")
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip(" -")]
+    last = lines[-1].strip() if lines else "nothing"
+    raise ConfigError(f"the server of {log.stem} is not ready; its last words: {last}")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -7,34 +7,25 @@ from functools import partial
 from typing import Any
 
 import torch
-from moe_comm.membership import device_index
 from moe_comm.transport.exchange import Exchange
-from moe_devices.device import Device
-from moe_devices.discover import open_device
-from moe_devices.emulated import EmulatedDevice
-from moe_devices.process_share import process_share
-from moe_devices.threads import bind_threads, cores_per_rank
 from moe_placement.plan import Plan
 
 from moe_serve.accuracy.self_check import self_check
 from moe_serve.accuracy.served import check_prompts
 from moe_serve.bring_up import Meeting
 from moe_serve.config.resolve import log_choices, resolve
-from moe_serve.config.tree import Config, PoolConfig
+from moe_serve.config.tree import Config
 from moe_serve.config.unserved import require_served
 from moe_serve.control.client import ServedModel
 from moe_serve.control.deployment import Deployment, require_one_plan
 from moe_serve.control.groups import RankGroups
-from moe_serve.control.hardware import pool_hardware
-from moe_serve.control.host import memory_share
 from moe_serve.control.model_json import read_model_json, require_weights
 from moe_serve.control.phases import plan_phases
 from moe_serve.control.together import together
-from moe_serve.control.world import LaunchedWorld
 from moe_serve.demo import with_demo
-from moe_serve.errors import PlacementError
 from moe_serve.exchanges import RankExchanges, exchanges_alone, open_exchanges
 from moe_serve.load_rank import LoadedRank, RankParts, load_rank
+from moe_serve.open_rank import OpenRank, open_rank
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.rank_kv import RankKv
 from moe_serve.survive.welcome import Welcome
@@ -42,9 +33,6 @@ from moe_serve.tenancy import Tenancy
 from moe_serve.weights.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
-
-# Mapped by threads that start later on, and by what ranks talk through; little of it is touched.
-_SLACK_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +60,6 @@ class Rank:
     loaded: LoadedRank
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRank:
-    """A rank before it has a model.
-
-    Attributes:
-        memories: bytes by plan rank that its models may have together.
-    """
-
-    meeting: Meeting
-    device: Device
-    memories: tuple[int, ...]
-
-    @property
-    def rank(self) -> int:
-        return self.meeting.launch.rank
-
-
-def open_rank(config: Config, meeting: Meeting, welcome: Welcome | None = None) -> OpenRank:
-    """Open this rank's device; every rank calls it.
-
-    Args:
-        welcome: where these ranks come back to others that serve.
-
-    Raises:
-        BringUpError: what keeps any rank from it; the same on every rank.
-    """
-    launch, exchange = meeting.launch, meeting.exchange
-    pool = config.pool_of(launch.rank)
-    device = together(exchange, lambda: _open(config, pool, launch))
-    share = memory_share(device.memory().total, pool.device, launch.local_size)
-    memory = pool.memory or share
-    memories: Sequence[int]
-    if welcome is None:
-        memories = [int(each) for each in exchange.allgather_bytes(b"%d" % memory)]
-    else:
-        memories = welcome.memories
-    together(exchange, partial(_require_memory, launch.rank, memory, memories[launch.rank]))
-    if pool.limit_memory:
-        together(exchange, partial(_limit_memory, device, memory, len(config.models)))
-    return OpenRank(meeting, device, tuple(memories))
-
-
 def build_rank(config: Config, meeting: Meeting, welcome: Welcome | None = None) -> Rank:
     """Everything between a parsed config of one model and an engine that can step; every rank
     calls it.
@@ -124,7 +70,7 @@ def build_rank(config: Config, meeting: Meeting, welcome: Welcome | None = None)
     opened = open_rank(config, meeting, welcome)
     config, model_json = together(meeting.exchange, lambda: _with_model(config))
     plan = welcome.plan if welcome is not None else None
-    return build_model(config, model_json, opened, opened.memories, plan=plan)
+    return build_model(config, model_json, opened, opened.memories, plan)
 
 
 def build_model(
@@ -132,16 +78,14 @@ def build_model(
     model_json: Mapping[str, Any],
     opened: OpenRank,
     memories: Sequence[int],
-    tenancy: Tenancy | None = None,
-    plan: Plan | None = None,
+    plan: Plan | None,
 ) -> Rank:
-    """One model over all ranks; every rank calls it.
+    """A model that has its ranks to itself; every rank calls it.
 
     Args:
-        config: resolved, of this model alone.
+        config: resolved.
         memories: bytes by plan rank that it may have.
-        tenancy: what it shares its rank with; None where it has that to itself.
-        plan: that others run by now.
+        plan: that others run by now; None where none do.
 
     Raises:
         BringUpError: what keeps any rank from it; the same on every rank.
@@ -152,13 +96,12 @@ def build_model(
     require_one_plan(exchange, deployment.plan)
     together(exchange, deployment.require_served)
     together(exchange, deployment.require_fit)
-    for reason in deployment.reasons:
-        logger.info("placement.plan: %s", reason)
+    _log_reasons(deployment)
     groups = RankGroups.of(config, deployment.plan)
     exchanges = exchanges_alone()
     if not meeting.comes_back:
         exchanges = together(exchange, lambda: _exchanges(config, groups, opened))
-    parts = RankParts(config, deployment, opened.rank, opened.device, groups, exchanges, tenancy)
+    parts = RankParts(config, deployment, opened.rank, opened.device, groups, exchanges)
     loaded = together(exchange, lambda: load_rank(parts))
     if config.accuracy.max_kl and not meeting.comes_back:
         _check_accuracy(parts, loaded, exchange)
@@ -166,17 +109,17 @@ def build_model(
 
 
 def load_model(config: Config, deployment: Deployment, opened: OpenRank, tenancy: Tenancy) -> Rank:
-    """This rank's part of a model that others load too, or of one that is on this rank alone; no
-    rank waits for another.
+    """This rank's part of a model that others load too, or of one that is on this rank alone. Where
+    the exchanges that it needs are open, no rank waits for another.
 
     Args:
         config: resolved, of this model alone.
+        deployment: fits, and can be served.
 
     Raises:
         MoeServeError: what keeps this rank from it.
     """
-    deployment.require_served()
-    deployment.require_fit()
+    _log_reasons(deployment)
     groups = RankGroups.of(config, deployment.plan)
     is_alone = config.num_ranks == 1
     # Those of all ranks are there from bring-up.
@@ -184,6 +127,11 @@ def load_model(config: Config, deployment: Deployment, opened: OpenRank, tenancy
     number = 0 if is_alone else opened.rank
     parts = RankParts(config, deployment, number, opened.device, groups, exchanges, tenancy)
     return _rank(parts, load_rank(parts))
+
+
+def _log_reasons(deployment: Deployment) -> None:
+    for reason in deployment.reasons:
+        logger.info("placement.plan: %s", reason)
 
 
 def _exchanges(config: Config, groups: RankGroups, opened: OpenRank) -> RankExchanges:
@@ -235,40 +183,6 @@ def _check_accuracy(parts: RankParts, loaded: LoadedRank, exchange: Exchange) ->
             found.mean,
             found.largest,
         )
-
-
-def _require_memory(rank: int, memory: int, planned: int) -> None:
-    if memory < planned:
-        raise PlacementError(
-            f"plan rank {rank} may use {memory} bytes of its device, and had {planned} before it "
-            "was lost; free as much, or start all mpiruns again"
-        )
-
-
-def _limit_memory(device: Device, memory: int, num_models: int) -> None:
-    """Hold this process to what it may have on top of what it has before any model."""
-    # Caches that may grow by what other models lend are mapped larger than they ever are.
-    slack = _SLACK_BYTES + (num_models - 1) * memory
-    held = device.cap_memory(device.held_memory + memory, slack)
-    logger.info("pools[..].limit_memory: %s", held)
-
-
-def _open(config: Config, pool: PoolConfig, launch: LaunchedWorld) -> Device:
-    if pool.device == "emulated":
-        hardware = pool_hardware(config)[pool.name]
-        memory = pool.memory or hardware.memory_bytes
-        device: Device = EmulatedDevice(hardware.name, memory, config.emulation.time_scale)
-    else:
-        assert launch.joined is not None
-        index = device_index(launch.joined.membership, launch.rank)
-        device = open_device(pool.device, index)
-    # Some matrix products split their sums by thread; one thread gives one order of adding.
-    threads = 1 if config.deterministic else pool.threads
-    bind_threads(launch.local_rank, launch.local_size, threads, pool.compute_percent)
-    if pool.compute_percent < 100:
-        held = process_share(pool.compute_percent, cores_per_rank(launch.local_size))
-        logger.info("pools %s: %s", pool.name, held)
-    return device
 
 
 def _with_model(config: Config) -> tuple[Config, Mapping[str, Any]]:

@@ -12,7 +12,13 @@ from moe_serve.config.resolve import choices, resolve
 from moe_serve.config.tree import Config, PoolConfig
 from moe_serve.config.unserved import unserved
 from moe_serve.control.hardware import declared_memory
-from moe_serve.control.host import gpu_memory, host_memory, memory_share, threads_per_rank
+from moe_serve.control.host import (
+    cores_per_rank,
+    gpu_memory,
+    host_memory,
+    memory_share,
+    threads_per_rank,
+)
 from moe_serve.control.phases import plan_phases
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.errors import ConfigError
@@ -37,7 +43,7 @@ def check(config: Config, world: LaunchedWorld, *, as_json: bool) -> int:
         for count in [declared or _device_bytes(index, pool, num_local_ranks)] * pool.ranks
     ]
     if config.has_slices:
-        _check_slices(config, device_bytes, as_json=as_json)
+        _check_slices(config, device_bytes, cores_per_rank(num_local_ranks), as_json=as_json)
     else:
         _check_model(config, device_bytes, threads_per_rank(num_local_ranks), as_json=as_json)
     return 0
@@ -59,8 +65,10 @@ def _check_model(
     deployment.require_fit()
 
 
-def _check_slices(config: Config, device_bytes: Sequence[int], *, as_json: bool) -> None:
-    report = SlicesReport.of(config, device_bytes)
+def _check_slices(
+    config: Config, device_bytes: Sequence[int], num_cores: int, *, as_json: bool
+) -> None:
+    report = SlicesReport.of(config, device_bytes, num_cores)
     if as_json:
         sys.stdout.write(report.to_json() + "\n")
     else:

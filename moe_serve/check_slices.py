@@ -12,6 +12,7 @@ from rich.table import Table
 from moe_serve.check_report import report_console
 from moe_serve.config.tree import Config
 from moe_serve.control.deployment import Deployment
+from moe_serve.control.own_processors import core_problems
 from moe_serve.control.slices import SlicePlan
 from moe_serve.control.tenant_view import Candidate, plan_slices, plan_tenant
 from moe_serve.errors import PlacementError
@@ -25,18 +26,21 @@ _MIB = 1 << 20
 class SlicesReport:
     """Attributes:
     deployments: by number of the tenant, of those that generate text.
+    core_problems: why ranks' processors cannot be divided as asked.
     """
 
     candidates: Sequence[Candidate]
     slices: SlicePlan
     deployments: dict[int, Deployment]
+    core_problems: Sequence[str] = ()
 
     @staticmethod
-    def of(config: Config, memories: Sequence[int]) -> "SlicesReport":
+    def of(config: Config, memories: Sequence[int], num_cores: int = 0) -> "SlicesReport":
         """
         Args:
             config: not resolved.
             memories: bytes of each rank's device.
+            num_cores: of each rank that is on this host's processors; 0 is not known.
 
         Raises:
             MoeServeError: a model that cannot be served; or what does not fit.
@@ -47,18 +51,20 @@ class SlicesReport:
             for each, candidate in zip(slices.tenants, candidates, strict=True)
             if candidate.task == "generate"
         }
-        return SlicesReport(candidates, slices, deployments)
+        problems = core_problems(config, slices.tenants, num_cores)
+        return SlicesReport(candidates, slices, deployments, problems)
 
     @property
     def problems(self) -> list[str]:
-        return [
+        fits = [
             f"{self.slices.tenant(number).model.name}: {problem}"
             for number, deployment in self.deployments.items()
             for problem in deployment.problems
         ]
+        return [*fits, *self.core_problems]
 
     def require_fit(self) -> None:
-        """Raise PlacementError unless every model fits its slice."""
+        """Raise PlacementError unless every model fits its slice, and each rank its models."""
         if self.problems:
             raise PlacementError("; ".join(self.problems))
 

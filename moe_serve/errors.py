@@ -5,6 +5,7 @@ MoeServeError
 |-- CheckpointError      a missing, misshapen or truncated tensor   exit 2
 |-- UnsupportedError     a model or feature that does not exist     exit 2
 |-- PlacementError       what does not fit                          exit 2
+|-- LeavingModelError    a model that is being unloaded           HTTP 409
 |-- LedgerError          memory that is promised to others        exit 2, or HTTP 4xx
 |-- BringUpError         ranks that cannot form one world           exit 2
 |   `-- AgreedError      the same on every rank                     exit 2
@@ -35,6 +36,10 @@ class UnsupportedError(MoeServeError):
 
 class PlacementError(MoeServeError):
     """A plan that does not fit the devices it names."""
+
+
+class LeavingModelError(MoeServeError):
+    """A model that is being unloaded is to be changed."""
 
 
 class LedgerError(MoeServeError):

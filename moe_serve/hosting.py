@@ -9,7 +9,7 @@ from moe_comm.transport.exchange import Exchange
 from moe_placement.plan import Plan
 
 from moe_serve.bring_up import Meeting
-from moe_serve.build import OpenRank, Rank, build_rank, open_rank
+from moe_serve.build import Rank, build_rank
 from moe_serve.config.tree import Config
 from moe_serve.config.validate import COLLECTIVES
 from moe_serve.control.deployment import pool_plans
@@ -20,6 +20,7 @@ from moe_serve.control.tenant_view import plan_slices
 from moe_serve.control.together import together
 from moe_serve.demo import with_demo
 from moe_serve.exchanges import RankExchanges, open_exchanges
+from moe_serve.open_rank import OpenRank, open_rank
 from moe_serve.step.tenants import Tenant
 from moe_serve.survive.welcome import Welcome
 from moe_serve.tenant_loader import TenantLoader

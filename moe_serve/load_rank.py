@@ -31,8 +31,9 @@ from moe_serve.schedule.scheduler import Scheduler
 from moe_serve.step.cache import allocate_cache, allocate_lending_cache, page_bytes
 from moe_serve.step.engine import Engine
 from moe_serve.step.expert_load import ExpertCounter
-from moe_serve.step.expert_moves import ExpertMover, MoveLimits
+from moe_serve.step.expert_moves import ExpertMover
 from moe_serve.step.follower import Follower
+from moe_serve.step.move_budget import MoveLimits
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.rank_kv import RankKv
 from moe_serve.step.runner import Runner

@@ -49,7 +49,7 @@ class RankStats:
         num_segments: parts of steps that had a declared time, on an emulated device.
         num_overruns: those of them that took longer.
         step_seconds: total seconds by part: schedule, inputs, dense (all of the model but what
-            follows), dispatch, experts, sample; moves, where experts came beside steps.
+            follows), dispatch, counting, experts, sample; moves, where experts came beside steps.
         plan_epoch: of the plan that the rank runs.
         given_up_epoch: of the newest plan that could not be made ready; 0 where there is none.
         num_experts_to_load: that the plan on its way still wants.
@@ -161,6 +161,11 @@ class PlacedTenant:
     def is_hard(self) -> bool:
         return self.model.slice.mode == "hard"
 
+    @property
+    def takes_turns(self) -> bool:
+        """Not where it has processors to itself."""
+        return self.model.slice.isolate == "time"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantChange:
@@ -182,7 +187,7 @@ class TenantNews:
 
     Attributes:
         error: why it cannot.
-        served: of a tenant that was loaded on this rank.
+        served: of a tenant that was loaded on this rank, or changed there by a resize.
     """
 
     number: int

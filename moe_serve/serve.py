@@ -18,7 +18,7 @@ from moe_serve.control.balance import ServedDeployment
 from moe_serve.control.drain import DrainSignals
 from moe_serve.control.front_end import FrontEnd, FrontEndStart
 from moe_serve.control.link import RankLink
-from moe_serve.control.rank_weights import rank_weights
+from moe_serve.control.rank_weights import equal_weights, rank_weights
 from moe_serve.control.together import together
 from moe_serve.control.world import LaunchedWorld
 from moe_serve.errors import EngineDeadError
@@ -169,8 +169,9 @@ def _message(
     interface, port = listener.getsockname()[:2]
     name = f"[{interface}]" if ":" in interface else interface
     if main is None:
-        weights = (1.0,) * len(addresses)
-        deployment = ServedDeployment(config=config, plan=no_plan(config), memories=(), reasons=())
+        plan = no_plan(config)
+        weights = equal_weights(config, plan)
+        deployment = ServedDeployment(config=config, plan=plan, memories=(), reasons=())
     else:
         weights = rank_weights(main.config, main.deployment, main.homes)
         deployment = ServedDeployment(

@@ -2,24 +2,27 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from moe_devices.partition import Partition
 
-from moe_serve.build import OpenRank, Rank, build_model, load_model
+from moe_serve.allotment import Allotment
+from moe_serve.build import Rank, load_model
 from moe_serve.config.tree import Config
 from moe_serve.config.unserved import require_served
+from moe_serve.control.deployment import Deployment, require_one_plan
+from moe_serve.control.host import host_memory
 from moe_serve.control.model_json import read_model_json
+from moe_serve.control.own_processors import own_percents
 from moe_serve.control.slices import SlicePlan
 from moe_serve.control.task import task_of
 from moe_serve.control.tenant_view import plan_tenant
 from moe_serve.control.together import together
 from moe_serve.encoders.load import load_encoder
 from moe_serve.encoders.memory import encoder_bytes
-from moe_serve.errors import UnsupportedError
 from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange
+from moe_serve.open_rank import OpenRank
 from moe_serve.schedule.ledger import MemoryLedger
 from moe_serve.step.changes import Loaded
 from moe_serve.step.lane import Lane
@@ -61,8 +64,9 @@ class TenantLoader:
         self._ledger = MemoryLedger(slices.budgets[opened.rank])
         self._threads = torch.get_num_threads()
         self._partitions = _partitions(opened, slices)
-        # What tenants lend one another they hold within their slices.
-        self._lendable = sum(each.memory for each in slices.on(opened.rank))
+        # Mapped for each cache, so that it can grow by whatever others leave or give up later. A
+        # rank may be promised more than there is; the system maps no more than that at once.
+        self._lendable = min(slices.budgets[opened.rank], host_memory())
 
     def use_device(self) -> AbstractContextManager[None]:
         """Where this rank's serving loop computes: beside those with processors of their own."""
@@ -78,13 +82,11 @@ class TenantLoader:
         exchange = self._opened.meeting.exchange
         if placed.rank != ALL_RANKS or task != "generate":
             return together(exchange, lambda: self._bring_up_here(placed, task))
-        plan = partial(plan_tenant, self._config, placed, self._threads)
-        view, _ = together(exchange, plan)
-        together(exchange, lambda: require_served(view))
-        model_json = read_model_json(view.models[0])
-        memories = [placed.memory] * view.num_ranks
-        rank = build_model(view, model_json, self._opened, memories, self._tenancy(placed))
-        return HostedTenant(self._tenant(placed, rank.engine), rank.served, rank)
+        view, deployment = together(exchange, lambda: self._prepare(placed))
+        require_one_plan(exchange, deployment.plan)
+        tenancy = self._tenancy(placed)
+        rank = together(exchange, lambda: load_model(view, deployment, self._opened, tenancy))
+        return HostedTenant(self._generator(placed, rank), rank.served, rank)
 
     def load(self, change: TenantChange) -> Loaded:
         """A further model, in a thread beside the serving loop.
@@ -118,11 +120,20 @@ class TenantLoader:
             return HostedTenant(self._tenant(placed, None), None)
         if task != "generate":
             engine, served = self._load_encoder(placed)
-            return HostedTenant(self._tenant(placed, engine), served)
+            allotment = Allotment(self._ledger, placed, served)
+            return HostedTenant(self._tenant(placed, engine, allotment), served)
+        view, deployment = self._prepare(placed)
+        rank = load_model(view, deployment, self._opened, self._tenancy(placed))
+        return HostedTenant(self._generator(placed, rank), rank.served)
+
+    def _prepare(self, placed: PlacedTenant) -> tuple[Config, Deployment]:
+        """What a model that generates is to be, with room to map its cache."""
         view, deployment = plan_tenant(self._config, placed, self._threads)
         require_served(view)
-        rank = load_model(view, deployment, self._opened, self._tenancy(placed))
-        return HostedTenant(self._tenant(placed, rank.engine), rank.served)
+        deployment.require_served()
+        deployment.require_fit()
+        self._opened.allow_mapping(self._tenancy(placed).lendable)
+        return view, deployment
 
     def _load_encoder(self, placed: PlacedTenant) -> tuple[RankEngine, ServedModel]:
         model, scheduler = placed.model, self._config.scheduler
@@ -130,7 +141,9 @@ class TenantLoader:
         path, longest = Path(model.path), model.max_context
         weights, working_space = encoder_bytes(path, model.dtype, budget, longest)
         self._tenancy(placed).book(weights, working_space)
-        return load_encoder(
+        # Files are mapped as a whole until their numbers are copied.
+        self._opened.allow_mapping(sum(file.stat().st_size for file in path.glob("*.safetensors")))
+        loaded = load_encoder(
             model.path,
             model.name,
             model.dtype,
@@ -140,18 +153,29 @@ class TenantLoader:
             plan_rank=self._opened.rank,
             max_context=model.max_context,
         )
+        self._opened.allow_mapping(0)
+        return loaded
 
     def _tenancy(self, placed: PlacedTenant) -> Tenancy:
         # Pages are lent between steps of one thread.
-        takes_turns = _takes_turns(placed)
-        lends = self._opened.device.lends_memory and takes_turns
+        lends = self._opened.device.lends_memory and placed.takes_turns
         lendable = self._lendable if lends else 0
-        return Tenancy(placed.number, self._ledger, lendable, placed.is_hard, takes_turns)
+        return Tenancy(placed.number, self._ledger, lendable, placed.is_hard, placed.takes_turns)
 
-    def _tenant(self, placed: PlacedTenant, engine: RankEngine | None) -> Tenant:
+    def _generator(self, placed: PlacedTenant, rank: Rank) -> Tenant:
+        most, page_size = rank.config.models[0].max_context, rank.config.cache.page_size
+        allotment = Allotment(self._ledger, placed, rank.served, most, page_size)
+        return self._tenant(placed, rank.engine, allotment)
+
+    def _tenant(
+        self,
+        placed: PlacedTenant,
+        engine: RankEngine | None,
+        allotment: Allotment | None = None,
+    ) -> Tenant:
         ledger, number, lane = self._ledger, placed.number, None
-        if engine is not None and not _takes_turns(placed):
-            lane = self._lane(placed, engine)
+        if engine is not None and not placed.takes_turns:
+            lane = Lane(engine, self._partitions[number], placed.model.name)
             engine = None
         return Tenant(
             number=number,
@@ -162,29 +186,16 @@ class TenantLoader:
             engine=engine,
             lane=lane,
             memory=lambda: ledger.entries(number),
-            resize=lambda num_bytes, is_hard: ledger.resize(number, num_bytes, is_hard=is_hard),
+            resize=allotment.resize if allotment else lambda num_bytes, is_hard: None,
             close=lambda: ledger.close(number),
-            takes_turns=_takes_turns(placed),
+            takes_turns=placed.takes_turns,
         )
-
-    def _lane(self, placed: PlacedTenant, engine: RankEngine) -> Lane:
-        if placed.number not in self._partitions:
-            raise UnsupportedError(
-                f"model {placed.model.name}: a device's processors are divided when the server "
-                "starts; name the model in the config, or use isolate: time"
-            )
-        return Lane(engine, self._partitions[placed.number], placed.model.name)
-
-
-def _takes_turns(placed: PlacedTenant) -> bool:
-    return placed.model.slice.isolate == "time"
 
 
 def _partitions(opened: OpenRank, slices: SlicePlan) -> dict[int | None, Partition]:
     """By tenant with processors of its own; under None what is left for all others."""
-    own = [each for each in slices.on(opened.rank) if not _takes_turns(each)]
+    own = own_percents(slices.on(opened.rank))
     if not own:
         return {}
-    percents = [round(100 * each.share) for each in own]
-    parts = opened.device.partition([*percents, 100 - sum(percents)])
-    return dict(zip([*(each.number for each in own), None], parts, strict=True))
+    parts = opened.device.partition(list(own.values()))
+    return dict(zip([*own, None], parts, strict=True))

@@ -48,15 +48,17 @@ class ChangingMachine(Machine):
         budget, is_bytes = tenant.budget, random.random() < 0.5
         guaranteed = max(0, budget.guaranteed + random.randint(-6, 6))
         limit = guaranteed + random.choice([0, 0, 3, 9])
+        is_hard = budget.limit == budget.guaranteed
         if is_bytes:
-            is_hard = budget.limit == budget.guaranteed
-            limit = guaranteed if is_hard else max(guaranteed, budget.limit)
+            is_bound = is_hard or budget.is_fixed
+            limit = guaranteed if is_bound else max(guaranteed, budget.capacity)
         is_refused = self.is_harmful(tenant, guaranteed, limit)
         before = (budget.guaranteed, budget.limit, budget.num_held)
         try:
             if is_bytes:
                 size = tenant.booked + tenant.in_turn + guaranteed * budget.page_bytes
-                self.ledger.resize(tenant.number, size + random.randrange(budget.page_bytes))
+                size += random.randrange(budget.page_bytes)
+                self.ledger.resize(tenant.number, size, is_hard=is_hard)
             else:
                 self.ledger.resize_pages(tenant.number, guaranteed, limit)
         except LedgerError:

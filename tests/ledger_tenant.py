@@ -51,7 +51,8 @@ class Tenant:
         self.world.check_pages()
         assert budget.num_held == self.cache.pool.num_held, "budget and pool hold different pages"
         assert budget.num_held <= budget.limit, "a tenant is beyond its limit"
-        absent = set(self.cache.pool._absent)
+        pool = self.cache.pool
+        absent = {*pool._absent, *range(len(pool._references), pool.num_pages)}
         assert all(page_id not in absent for page_id, _ in self.world.memory), "not discarded"
         promised = budget.guaranteed - budget.num_held
         assert budget.num_obtainable >= promised, "a promise cannot be kept"

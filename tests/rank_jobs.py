@@ -17,7 +17,10 @@ import yaml
 from families import NUM_SPECIAL, VOCAB_SIZE
 from live_server import ENVIRONMENT, mpirun, server_config
 
-WORKER = Path(__file__).parent / "moe_serve" / "parallel" / "worker.py"
+TESTS = Path(__file__).parent
+WORKER = TESTS / "moe_serve" / "parallel" / "worker.py"
+# Of the tests a folder is called as one of the packages.
+PATHS = f"{TESTS.parent}:{TESTS}"
 JOB_SECONDS = 120.0
 # Best two logits this near may change places.
 NEAR = 1e-4
@@ -124,7 +127,7 @@ class Ranks:
             listener.listen()
             self._process = subprocess.Popen(
                 mpirun(self.num_ranks, *command) if self.num_ranks > 1 else command,
-                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
+                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS},
                 start_new_session=True,
             )
             self._lines = [self._accept(listener, self._process) for _ in range(self.num_ranks)]

@@ -48,12 +48,14 @@ class CorePartition:
 
 
 def partition_cores(percents: Sequence[int]) -> tuple[CorePartition, ...]:
-    """Divide the cores that this thread may run on, and torch's threads with them.
+    """Divide the cores that this thread may run on, and torch's threads with them -> a part for
+    each percentage, and one of what is left.
 
     Called before any part is used; the parts lie beside each other, in order of core number.
 
     Raises:
-        DeviceError: more than there is, less than one core, or a system that binds no threads.
+        DeviceError: more than there is, less than one core, none left, or a system that binds no
+            threads.
     """
     if not hasattr(os, "sched_getaffinity"):
         raise DeviceError("this system binds no threads to cores; share the device in time")

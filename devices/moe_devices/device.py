@@ -95,10 +95,13 @@ class Device(Protocol):
         """Divide the device's processors among tenants that run beside each other.
 
         Args:
-            percents: of each part; what they leave of 100 is nobody's.
+            percents: of each part.
+
+        Returns:
+            these parts, and last one of what is left, for all who share that in time.
 
         Raises:
-            DeviceError: more than there is, less than one core or slot, or a kind of device that
-                cannot be divided.
+            DeviceError: more than there is, less than one core or slot, none left, or a kind of
+                device that cannot be divided.
         """
         ...

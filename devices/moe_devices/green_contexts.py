@@ -75,13 +75,13 @@ class GreenContext:
 def split_processors(
     index: int, percents: Sequence[int], driver: Any = None
 ) -> tuple[GreenContext, ...]:
-    """Divide a GPU's SMs, in slots of eight.
+    """Divide a GPU's SMs, in slots of eight -> a part for each percentage, and one of what is left.
 
     Args:
         driver: the CUDA driver API as cuda-bindings has it, by default.
 
     Raises:
-        DeviceError: more than there is, less than one slot, or no driver for it.
+        DeviceError: more than there is, less than one slot, none left, or no driver for it.
     """
     driver = driver or _load_driver()
     (device,) = _call(driver, "cuDeviceGet", index)

@@ -25,14 +25,15 @@ _KERNEL_SHARE = 0.02
 def cap_process_memory(
     num_bytes: int, virtual_slack: int, group: ControlGroup | None = None
 ) -> str:
-    """Bound the private memory of this process; may be called again, to raise or to lower it.
+    """Bound the private memory of this process; may be called again, to raise or to lower it, or
+    before more is mapped than will be touched.
 
     Memory that is mapped already may be touched in full: some 80 MiB after torch is imported, and
     8 MiB for the stack of each thread. A thread that starts later needs as much.
 
     Args:
         num_bytes: in all, with what is in use now.
-        virtual_slack: bytes that may be mapped above that and never be touched.
+        virtual_slack: bytes that may be mapped from now on above that and never be touched.
         group: this process's own, by default.
 
     Returns:
@@ -94,13 +95,14 @@ def _stand_behind(num_bytes: int, folder: Path) -> str:
 
 
 def _limit_touched(folder: Path, num_bytes: int) -> None:
-    """Pages touched before the process entered stay counted where it was."""
+    """Pages touched before the process entered stay counted where it was; files that it has read
+    count too, but those the system takes back before it kills."""
     version_1 = (folder / "memory.limit_in_bytes").exists()
-    limit = "memory.limit_in_bytes" if version_1 else "memory.max"
-    used = "memory.usage_in_bytes" if version_1 else "memory.current"
+    limit, private = ("memory.limit_in_bytes", "rss") if version_1 else ("memory.max", "anon")
+    counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     # Not created where the system gives the group no such bound.
     with (folder / limit).open("r+") as file:
-        file.write(str(int((folder / used).read_text()) + num_bytes))
+        file.write(str(int(counts[private]) + num_bytes))
 
 
 def _status(field: str) -> int:

@@ -25,16 +25,18 @@ class Partition(Protocol):
 
 
 def units_by_percent(percents: Sequence[int], num_units: int, unit: str) -> list[int]:
-    """Whole units for each percentage: what it amounts to, rounded by the largest remainders.
+    """Whole units for each percentage: what it amounts to, rounded by the largest remainders; and
+    last those that are left for all that has no part of its own.
 
     Args:
         unit: what they are, in the plural.
 
     Raises:
-        DeviceError: together they ask for more than there is, or one for less than one unit.
+        DeviceError: together they ask for more than there is or leave none, or one asks for less
+            than one unit.
     """
+    asked = " + ".join(map(str, percents))
     if sum(percents) > 100:
-        asked = " + ".join(map(str, percents))
         raise DeviceError(
             f"parts of {asked} = {sum(percents)} % are more than the {num_units} {unit} there are; "
             "lower them to 100 % together"
@@ -46,9 +48,20 @@ def units_by_percent(percents: Sequence[int], num_units: int, unit: str) -> list
                 f"has one at least; ask for {-(-100 // max(num_units, 1))} % or more, or share the "
                 "device in time (isolate: time)"
             )
-    units = [percent * num_units // 100 for percent in percents]
-    num_left = sum(percents) * num_units // 100 - sum(units)
-    remainders = sorted(range(len(percents)), key=lambda part: -(percents[part] * num_units % 100))
+    shares = [percent * num_units for percent in (*percents, 100 - sum(percents))]
+    units = [share // 100 for share in shares]
+    # Little may be left, but never nothing.
+    is_raised = not units[-1]
+    units[-1] += is_raised
+    num_left = num_units - sum(units)
+    if num_left < 0:
+        most = 100 * (num_units - 1) // num_units
+        raise DeviceError(
+            f"parts of {asked} % take all {num_units} {unit}, and the other models and the serving "
+            f"loop need one; ask for {most} % or less together, or share the device in time "
+            "(isolate: time)"
+        )
+    remainders = sorted(range(len(units) - is_raised), key=lambda part: -(shares[part] % 100))
     for part in remainders[:num_left]:
         units[part] += 1
     return units

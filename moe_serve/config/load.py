@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moe_placement.model.names import BUILTIN
+
 from moe_serve.config.document import read_document
 from moe_serve.config.fields import build
 from moe_serve.config.tree import Config, ModelConfig
 from moe_serve.config.unserved import require_served
-from moe_serve.config.validate import BUILTIN, DEMO, validate
+from moe_serve.config.validate import DEMO, validate
 from moe_serve.errors import ConfigError, MoeServeError
 
 _DEVICE_FILES = (".yaml", ".yml")

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from pathlib import Path
+
+from moe_placement.model.names import served_name
 
 from moe_serve.config.tree import Config, ModelConfig, PlacementConfig, PoolConfig
 from moe_serve.config.workload import WorkloadConfig
@@ -16,7 +17,6 @@ COLLECTIVES = {
     "emulated": ("mpi", "gloo"),
 }
 DTYPES = ("float32", "bfloat16", "float16")
-BUILTIN = "builtin:"
 DEMO = "demo"
 # Served at once; the step header has a word for each.
 MAX_MODELS = 63
@@ -59,12 +59,13 @@ def _check_models(config: Config) -> None:
                 "apart; give each its own name"
             )
     for index, model in enumerate(config.models):
-        _check_slice(f"models[{index}]", model, config.num_ranks)
+        check_slice(f"models[{index}]", model, config.num_ranks)
     if config.has_slices:
         _check_beside_others(config)
 
 
-def _check_slice(where: str, model: ModelConfig, num_ranks: int) -> None:
+def check_slice(where: str, model: ModelConfig, num_ranks: int) -> None:
+    """Refuse an entry of `models` that contradicts itself; ConfigError."""
     if model.rank >= num_ranks:
         raise ConfigError(
             f"{where}.rank: there is no rank {model.rank}, ranks are 0 to {num_ranks - 1}; "
@@ -222,4 +223,4 @@ def _check_roles(config: Config) -> None:
 
 def model_name(model: ModelConfig) -> str:
     """What requests call the model: what the config says, else its directory's name."""
-    return model.name or Path(model.path.removeprefix(BUILTIN)).name or "model"
+    return served_name(model.path, model.name)

@@ -38,12 +38,15 @@ def memory_share(total: int, device_kind: str, num_local_ranks: int) -> int:
 
 def threads_per_rank(num_local_ranks: int) -> int:
     """CPU threads of each of this host's ranks when they share its physical cores evenly."""
-    group = ControlGroup.mine()
-    logical = group.logical_cores() or range(os.cpu_count() or 1)
-    cores = len({_siblings(number) for number in logical})
-    quota = group.processor_quota()
-    granted = cores if quota is None else min(cores, quota)
+    quota = ControlGroup.mine().processor_quota()
+    granted = _num_cores() if quota is None else min(_num_cores(), quota)
     return max(1, int(granted / num_local_ranks))
+
+
+def cores_per_rank(num_local_ranks: int) -> int:
+    """Physical cores that each of this host's ranks has at least: all of them where there are more
+    ranks than cores."""
+    return _num_cores() // num_local_ranks or _num_cores()
 
 
 def gpu_memory() -> int | None:
@@ -54,6 +57,11 @@ def gpu_memory() -> int | None:
         return min(int(line) for line in found.stdout.split()) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
+
+
+def _num_cores() -> int:
+    logical = ControlGroup.mine().logical_cores() or range(os.cpu_count() or 1)
+    return len({_siblings(number) for number in logical})
 
 
 def _siblings(number: int) -> str:

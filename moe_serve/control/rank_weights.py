@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 
 from moe_devices.work import AttentionWork
+from moe_placement.plan import Plan
 
 from moe_serve.config.tree import Config
 from moe_serve.control.deployment import Deployment
+from moe_serve.control.groups import RankGroups
 from moe_serve.control.hardware import pool_hardware
 from moe_serve.control.pace import pace_of
 
 # A typical decode step: its price decides, not its size.
 _SEQUENCES = 32
 _CONTEXT = 1024
+
+
+def equal_weights(config: Config, plan: Plan) -> tuple[float, ...]:
+    """By plan rank, whatever a model takes there: 1, and 0 for ranks that follow others."""
+    homes = RankGroups.of(config, plan).homes(plan)
+    return tuple(float(rank in homes) for rank in range(plan.num_ranks))
 
 
 def rank_weights(config: Config, deployment: Deployment, homes: Sequence[int]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Loads, unloads and resizes served models while the server runs, one change after the other."""
+"""Loads, resizes and unloads served models while the server runs, one after the other."""
 
 import asyncio
 import logging
@@ -7,25 +7,27 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from moe_serve.config.tree import Config, ModelConfig
-from moe_serve.config.validate import MAX_MODELS
+from moe_serve.config.validate import MAX_MODELS, check_slice
 from moe_serve.control.model_json import check_has_weights
 from moe_serve.control.router import Router
+from moe_serve.control.slice_values import slice_value, slices_value
 from moe_serve.control.slices import SlicePlan
 from moe_serve.control.tenant_view import candidate_of
-from moe_serve.errors import ConfigError, MoeServeError, PlacementError, UnknownModelError
-from moe_serve.messages import (
-    ALL_RANKS,
-    PlacedTenant,
-    RankStats,
-    TenantChange,
-    TenantNews,
+from moe_serve.errors import (
+    ConfigError,
+    LeavingModelError,
+    MoeServeError,
+    PlacementError,
+    UnknownModelError,
 )
+from moe_serve.messages import PlacedTenant, RankStats, TenantChange, TenantNews
 from moe_serve.types import ServedModel
 
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.02
-_MIB = 1 << 20
+# For a rank to say that what it was to abort has ended.
+_ABORT_SECONDS = 5.0
 Kind = Literal["load", "unload", "resize"]
 
 
@@ -35,6 +37,8 @@ class Engine(Protocol):
     async def change_tenants(self, change: TenantChange) -> list[TenantNews]: ...
 
     def open_tenant(self, number: int, router: Router) -> None: ...
+
+    def refuse_tenant(self, number: int) -> None: ...
 
     def close_tenant(self, number: int) -> None: ...
 
@@ -52,7 +56,13 @@ class Shelf(Protocol):
         """Raise CheckpointError where it has no tokenizer that can be read."""
         ...
 
+    def change(self, number: int, served: ServedModel) -> None: ...
+
     def remove(self, number: int) -> None: ...
+
+    def is_visited(self, number: int) -> bool:
+        """Whether a request that has found the model may still send the engine something."""
+        ...
 
 
 class SliceKeeper:
@@ -75,7 +85,9 @@ class SliceKeeper:
         self._engine = engine
         self._shelf = shelf
         self._make_router = make_router
-        self._number = 0
+        self._num_changes = 0
+        self._newest = max((each.number for each in slices.tenants), default=-1)
+        self._leaving: set[int] = set()
         self._lock = asyncio.Lock()
 
     async def load(self, model: ModelConfig) -> dict[str, Any]:
@@ -84,40 +96,46 @@ class SliceKeeper:
         Raises:
             MoeServeError: why not; then nothing has changed.
         """
+        _check_can_come(model, self._config.num_ranks)
         async with self._lock:
-            check_has_weights(model)
             candidate = await asyncio.to_thread(candidate_of, self._config, model)
             self._check_name(candidate.model.name)
-            number = self._free_number()
+            number = self._newest = self._free_number()
             before = self._slices
             slices = before.with_models([candidate.model], [candidate.need], [number])
             placed = slices.tenant(number)
             try:
-                served = _served(await self._change("load", placed))
-                await self._shelf.add(number, served)
-            except MoeServeError:
+                news = _check(await self._change("load", placed))
+                await self._shelf.add(number, _served(news))
+            except BaseException:
+                # All ranks have its accounts, also those that could not load it.
                 await self._change("unload", placed)
                 raise
             self._slices = slices
             self._engine.open_tenant(number, self._make_router(placed))
-            return self._values(placed)
+            return slice_value(placed, self._engine.stats())
 
     async def unload(self, name: str, grace: float) -> None:
-        """Serve a model no longer.
+        """Serve a model no longer; others change meanwhile.
 
         Args:
             grace: seconds for its live requests to end; those that have not are aborted.
 
         Raises:
             UnknownModelError: there is none of that name.
+            LeavingModelError: somebody else is doing it.
         """
-        async with self._lock:
-            placed = self._find(name)
-            self._shelf.remove(placed.number)
-            await self._drain(placed.number, grace)
-            await self._change("unload", placed)
-            self._engine.close_tenant(placed.number)
-            self._slices = self._slices.without(placed.number)
+        number = self._find(name).number
+        self._leaving.add(number)
+        try:
+            self._shelf.remove(number)
+            await self._drain(number, grace)
+            async with self._lock:
+                await self._change("unload", self._slices.tenant(number))
+                self._engine.close_tenant(number)
+                self._slices = self._slices.without(number)
+        finally:
+            self._leaving.discard(number)
 
     async def resize(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Give a model another slice -> as `values` has it.
@@ -134,39 +152,24 @@ class SliceKeeper:
             slices = self._slices.resized(placed.number, asked_slice)
             resized = slices.tenant(placed.number)
             try:
-                _check(await self._change("resize", resized))
+                news = _check(await self._change("resize", resized))
             except MoeServeError:
                 await self._change("resize", placed)
                 raise
             self._slices = slices
-            return self._values(resized)
+            if any(each.served for each in news):
+                self._shelf.change(placed.number, _served(news))
+            return slice_value(resized, self._engine.stats())
 
     def values(self) -> dict[str, Any]:
         """All slices, for JSON."""
-        taken = [sum(each.memory for each in self._slices.on(rank)) for rank in self._ranks]
-        return {
-            "object": "list",
-            "data": [self._values(each) for each in self._slices.tenants],
-            "ranks": [
-                {
-                    "rank": rank,
-                    "memory_mb": self._slices.budgets[rank] // _MIB,
-                    "free_memory_mb": (self._slices.budgets[rank] - taken[rank]) // _MIB,
-                    "free_compute_percent": round(100 * self._slices.free_share(rank), 6),
-                }
-                for rank in self._ranks
-            ],
-        }
-
-    @property
-    def _ranks(self) -> range:
-        return range(len(self._slices.budgets))
+        return slices_value(self._slices, self._engine.stats())
 
     async def _change(self, kind: Kind, placed: PlacedTenant) -> list[TenantNews]:
-        self._number += 1
+        self._num_changes += 1
         logger.info("%s model %s: begun", kind, placed.model.name)
         news = await self._engine.change_tenants(
-            TenantChange(number=self._number, kind=kind, placed=placed)
+            TenantChange(number=self._num_changes, kind=kind, placed=placed)
         )
         logger.info("%s model %s: done", kind, placed.model.name)
         return news
@@ -174,66 +177,70 @@ class SliceKeeper:
     async def _drain(self, number: int, grace: float) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + grace
-        while self._engine.live_requests(number) and loop.time() < ends:
+        while self._is_busy(number) and loop.time() < ends:
             await asyncio.sleep(_LOOK_SECONDS)
+        # Whoever has found it and still reads a prompt is told that it is gone.
+        self._engine.refuse_tenant(number)
         for request_id in self._engine.live_requests(number):
             self._engine.abort(request_id)
-        while self._engine.live_requests(number):
+        ends = loop.time() + _ABORT_SECONDS
+        while self._engine.live_requests(number) and loop.time() < ends:
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _is_busy(self, number: int) -> bool:
+        return self._shelf.is_visited(number) or bool(self._engine.live_requests(number))
 
     def _find(self, name: str) -> PlacedTenant:
         for placed in self._slices.tenants:
             if placed.model.name == name:
+                self._check_stays(placed)
                 return placed
         served = ", ".join(each.model.name for each in self._slices.tenants)
         raise UnknownModelError(f"no model {name!r}; this server has {served}", "model")
 
+    def _check_stays(self, placed: PlacedTenant) -> None:
+        if placed.number in self._leaving:
+            raise LeavingModelError(
+                f"model {placed.model.name!r} is being unloaded, and its last requests have time "
+                "to end; wait until it is gone"
+            )
+
     def _check_name(self, name: str) -> None:
-        if any(each.model.name == name for each in self._slices.tenants):
-            raise ConfigError(f"name: a model {name!r} is served already; give this one another")
+        for placed in self._slices.tenants:
+            if placed.model.name == name:
+                self._check_stays(placed)
+                raise ConfigError(f"name: a model {name!r} is served already; give another one")
 
     def _free_number(self) -> int:
-        numbers = {each.number for each in self._slices.tenants}
-        free = next((number for number in range(MAX_MODELS) if number not in numbers), None)
-        if free is None:
-            raise PlacementError(f"{MAX_MODELS} models are served, and no more can be; unload one")
-        return free
-
-    def _values(self, placed: PlacedTenant) -> dict[str, Any]:
-        used = [
-            (rank.plan_rank, each)
-            for rank in self._engine.stats()
-            for each in rank.slices
-            if each.tenant == placed.number
-        ]
-        return {
-            "id": placed.model.name,
-            "object": "slice",
-            "rank": "all" if placed.rank == ALL_RANKS else placed.rank,
-            "compute_percent": round(100 * placed.share, 6),
-            "memory_mb": placed.memory // _MIB,
-            "mode": placed.model.slice.mode,
-            "isolate": placed.model.slice.isolate,
-            "used": [
-                {
-                    "rank": rank,
-                    "seconds": stats.seconds,
-                    "lifetime": stats.lifetime,
-                    "memory_bytes": stats.memory,
-                    "running": stats.num_running,
-                    "waiting": stats.num_waiting,
-                }
-                for rank, stats in used
-            ],
-        }
+        """The next one: somebody may still mean the model that had an earlier one."""
+        taken = {each.number for each in self._slices.tenants}
+        for step in range(1, MAX_MODELS + 1):
+            number = (self._newest + step) % MAX_MODELS
+            if number not in taken:
+                return number
+        raise PlacementError(f"{MAX_MODELS} models are served, and no more can be; unload one")
 
 
-def _check(news: Sequence[TenantNews]) -> None:
+def _check_can_come(model: ModelConfig, num_ranks: int) -> None:
+    """Raise MoeServeError for what is known before a file of the model is read."""
+    check_slice("models[..]", model, num_ranks)
+    if model.slice.isolate == "sm":
+        raise PlacementError(
+            "slice.isolate: a device's processors are divided when the server starts, and a model "
+            "that comes later gets none to itself; name it in the config, or use isolate: time"
+        )
+    check_has_weights(model)
+
+
+def _check(news: Sequence[TenantNews]) -> Sequence[TenantNews]:
+    """The same, if all ranks could; PlacementError with the first that could not."""
     error = next((each.error for each in news if each.error), "")
     if error:
         raise PlacementError(error)
+    return news
 
 
 def _served(news: Sequence[TenantNews]) -> ServedModel:
-    _check(news)
-    return next(each.served for each in news if each.served is not None)
+    """As it is where it has the least room: requests may go there."""
+    served = [each.served for each in news if each.served is not None]
+    return min(served, key=lambda each: each.context_length)

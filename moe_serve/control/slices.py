@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moe_serve.config.tree import ModelConfig, SliceConfig
+from moe_serve.control.own_processors import check_processors
 from moe_serve.errors import PlacementError
 from moe_serve.messages import ALL_RANKS, PlacedTenant
 
@@ -52,7 +53,7 @@ class SlicePlan:
         """
         least = dict(zip(numbers, needs, strict=True))
         wishes = [
-            _wish(number, model, least[number], len(self.budgets))
+            _wish(number, model, least[number], self.budgets)
             for number, model in zip(numbers, models, strict=True)
         ]
         loose = [wish for wish in wishes if wish.rank == _ANY_RANK]
@@ -165,6 +166,7 @@ class SlicePlan:
                     f"models[..].slice.compute_percent: rank {rank} has 100 percent, at least 1 "
                     f"for each model, and is asked for {percent:g} ({asked}); lower some"
                 )
+            check_processors(self.tenants, rank)
             memory = sum(each.memory for each in here)
             if memory > budget:
                 asked = ", ".join(f"{each.model.name} {each.memory // _MIB}" for each in here)
@@ -194,8 +196,8 @@ def asked_rank(model: ModelConfig, has_experts: bool, num_ranks: int) -> int | N
     return max(model.rank, 0) if num_ranks == 1 or model.rank >= 0 else None
 
 
-def _wish(number: int, model: ModelConfig, need: Need, num_ranks: int) -> PlacedTenant:
-    rank = asked_rank(model, need.has_experts, num_ranks)
+def _wish(number: int, model: ModelConfig, need: Need, budgets: Sequence[int]) -> PlacedTenant:
+    rank = asked_rank(model, need.has_experts, len(budgets))
     tenant = PlacedTenant(
         number=number,
         model=model,
@@ -203,6 +205,12 @@ def _wish(number: int, model: ModelConfig, need: Need, num_ranks: int) -> Placed
         share=model.slice.compute_percent / 100,
         memory=model.slice.memory_mb * _MIB or (0 if need.is_elastic else need.memory),
     )
+    if tenant.memory > max(budgets):
+        raise PlacementError(
+            f"models[..].slice.memory_mb: {model.name} asks for {tenant.memory // _MIB} MiB, and "
+            f"no rank has more than {max(budgets) // _MIB} for its models; lower it, or raise "
+            "cache.memory_fraction"
+        )
     if tenant.memory:
         _check_memory(tenant, tenant.memory, need)
     return tenant

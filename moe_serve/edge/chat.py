@@ -79,13 +79,13 @@ class ChatRoute:
         refuse_unsupported(body)
         if body.top_logprobs is not None and not body.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
-        tenant = service.tenant_for("generate", body.model)
-        service.check_ready()
-        generation = service.generation(tenant, body, [await self._prompt(body, tenant)], CHAT)
-        tokenizer = tenant.tokenizer
-        shape = ChatShape(tokenizer.token_bytes, body.num_logprobs, tokenizer.thinks)
-        envelope = Envelope.new(shape.id_prefix, tenant.model.name, tenant.fingerprint)
-        return await answer(request, body, generation, shape, envelope)
+        with service.visit("generate", body.model) as tenant:
+            service.check_ready()
+            generation = service.generation(tenant, body, [await self._prompt(body, tenant)], CHAT)
+            tokenizer = tenant.tokenizer
+            shape = ChatShape(tokenizer.token_bytes, body.num_logprobs, tokenizer.thinks)
+            envelope = Envelope.new(shape.id_prefix, tenant.model.name, tenant.fingerprint)
+            return await answer(request, body, generation, shape, envelope)
 
     async def _prompt(self, body: ChatBody, tenant: Tenant) -> Prompt:
         options = dict(body.chat_template_kwargs or {})

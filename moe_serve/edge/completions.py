@@ -54,13 +54,13 @@ class CompletionRoute:
         service = self._service
         body = await read_body(request, CompletionBody, service.max_body_bytes)
         refuse_unsupported(body)
-        tenant = service.tenant_for("generate", body.model)
-        service.check_ready()
-        prompts = [await self._prompt(prompt, tenant) for prompt in body.prompts]
-        generation = service.generation(tenant, body, prompts, COMPLETION)
-        shape = CompletionShape(tenant.tokenizer.token_bytes, body.num_logprobs)
-        envelope = Envelope.new(shape.id_prefix, tenant.model.name, tenant.fingerprint)
-        return await answer(request, body, generation, shape, envelope)
+        with service.visit("generate", body.model) as tenant:
+            service.check_ready()
+            prompts = [await self._prompt(prompt, tenant) for prompt in body.prompts]
+            generation = service.generation(tenant, body, prompts, COMPLETION)
+            shape = CompletionShape(tenant.tokenizer.token_bytes, body.num_logprobs)
+            envelope = Envelope.new(shape.id_prefix, tenant.model.name, tenant.fingerprint)
+            return await answer(request, body, generation, shape, envelope)
 
     async def _prompt(self, prompt: str | list[int], tenant: Tenant) -> Prompt:
         if isinstance(prompt, str):

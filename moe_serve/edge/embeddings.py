@@ -29,23 +29,23 @@ class EmbeddingRoute:
         service = self._service
         body = await read_body(request, EmbeddingBody, service.max_body_bytes)
         refuse_unsupported_encoding(body)
-        tenant = service.tenant_for("embed", body.model)
-        _check_dimensions(body.dimensions, tenant.model)
-        service.check_ready()
-        inputs = await _tokens(body, tenant)
-        check_lengths(inputs, tenant.model, "input")
-        embeddings = await until_disconnect(request.receive, encode(service, tenant, inputs))
-        as_base64 = body.encoding_format == "base64"
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": _written(values, body.dimensions, as_base64),
-            }
-            for index, values in enumerate(embeddings)
-        ]
-        usage, name = prompt_usage(num_tokens(inputs)), tenant.model.name
-        return json_response({"object": "list", "data": data, "model": name, "usage": usage})
+        with service.visit("embed", body.model) as tenant:
+            _check_dimensions(body.dimensions, tenant.model)
+            service.check_ready()
+            inputs = await _tokens(body, tenant)
+            check_lengths(inputs, tenant.model, "input")
+            embeddings = await until_disconnect(request.receive, encode(service, tenant, inputs))
+            as_base64 = body.encoding_format == "base64"
+            data = [
+                {
+                    "object": "embedding",
+                    "index": index,
+                    "embedding": _written(values, body.dimensions, as_base64),
+                }
+                for index, values in enumerate(embeddings)
+            ]
+            usage, name = prompt_usage(num_tokens(inputs)), tenant.model.name
+            return json_response({"object": "list", "data": data, "model": name, "usage": usage})
 
 
 async def _tokens(body: EmbeddingBody, tenant: Tenant) -> list[EncoderInput]:

@@ -25,20 +25,22 @@ class RerankRoute:
         service = self._service
         body = await read_body(request, RerankBody, service.max_body_bytes)
         refuse_unsupported_encoding(body)
-        tenant = service.tenant_for("rerank", body.model)
-        service.check_ready()
-        pairs = [(body.query, text) for text in body.texts]
-        most = truncation(body, tenant.model)
-        inputs = await tenant.tokenizer.inputs.tokenize(pairs, most)
-        check_lengths(inputs, tenant.model, "documents")
-        values = await until_disconnect(request.receive, encode(service, tenant, inputs))
-        answer = {
-            "id": f"rerank-{uuid4().hex}",
-            "model": tenant.model.name,
-            "usage": prompt_usage(num_tokens(inputs)),
-            "results": _results(body, [float(np.frombuffer(each, "<f4")[0]) for each in values]),
-        }
-        return json_response(answer)
+        with service.visit("rerank", body.model) as tenant:
+            service.check_ready()
+            pairs = [(body.query, text) for text in body.texts]
+            most = truncation(body, tenant.model)
+            inputs = await tenant.tokenizer.inputs.tokenize(pairs, most)
+            check_lengths(inputs, tenant.model, "documents")
+            values = await until_disconnect(request.receive, encode(service, tenant, inputs))
+            answer = {
+                "id": f"rerank-{uuid4().hex}",
+                "model": tenant.model.name,
+                "usage": prompt_usage(num_tokens(inputs)),
+                "results": _results(
+                    body, [float(np.frombuffer(each, "<f4")[0]) for each in values]
+                ),
+            }
+            return json_response(answer)
 
 
 def _results(body: RerankBody, scores: list[float]) -> list[dict[str, Any]]:

@@ -1,8 +1,10 @@
 """What every route needs: the engine, the served models, the metrics."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +64,7 @@ def load_tenant(index: int, model: ServedModel) -> Tenant:
 class Service:
     """Attributes:
     tenants: may come and go.
+    visits: by tenant, requests that may still send the engine something.
     """
 
     client: EngineClient
@@ -69,6 +72,7 @@ class Service:
     metrics: Metrics
     max_body_bytes: int
     created: int
+    visits: Counter[int] = field(default_factory=Counter)
 
     @classmethod
     def open(
@@ -85,9 +89,19 @@ class Service:
         """Serve one model more; CheckpointError where it has no tokenizer that can be read."""
         self.tenants.append(await asyncio.to_thread(load_tenant, number, served))
 
+    def change(self, number: int, served: ServedModel) -> None:
+        """What requests may ask of a model has changed; nothing, where it was removed."""
+        self.tenants[:] = [
+            replace(tenant, model=served) if tenant.index == number else tenant
+            for tenant in self.tenants
+        ]
+
     def remove(self, number: int) -> None:
         """Take no more requests for a model."""
         self.tenants[:] = [tenant for tenant in self.tenants if tenant.index != number]
+
+    def is_visited(self, number: int) -> bool:
+        return self.visits[number] > 0
 
     def check_ready(self) -> None:
         """Raise NotReadyError unless new requests can be taken."""
@@ -119,6 +133,17 @@ class Service:
                 "model",
             )
         return tenant
+
+    @contextmanager
+    def visit(self, task: Task, name: str | None) -> Iterator[Tenant]:
+        """`tenant_for`; a model that is unloaded meanwhile waits for the end of the visit, within
+        the time that its requests have."""
+        tenant = self.tenant_for(task, name)
+        self.visits[tenant.index] += 1
+        try:
+            yield tenant
+        finally:
+            self.visits[tenant.index] -= 1
 
     def generation(
         self, tenant: Tenant, body: GenerationBody, prompts: Sequence[Prompt], limits: PromptLimits

@@ -75,7 +75,7 @@ class EncoderEngine:
     def add(self, request: Request) -> None:
         """Queue a request; RequestError or OverloadedError where it is refused."""
         self.check(request)
-        if len(self._requests) >= self._max_live:
+        if len(self._requests) >= self._max_live and not request.was_admitted:
             raise OverloadedError(
                 f"{len(self._requests)} requests wait on this rank, {self._max_live} may; "
                 "try again later, or raise scheduler.max_waiting"

@@ -43,8 +43,10 @@ def load_module(path: Path, task: Task, dtype: torch.dtype, device: torch.device
                 output_loading_info=True,
                 **({"add_pooling_layer": False} if has_pooler else {}),
             )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"transformers cannot read {path}: {error}") from error
+    except Exception as error:
+        # It raises what it pleases, also errors of libraries that it checks its configs with.
+        why = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"transformers cannot read {path}: {why}") from error
     if missing := sorted(found["missing_keys"]):
         raise CheckpointError(
             f"checkpoint {path} lacks {len(missing)} tensors of {architecture_of(config)}, "

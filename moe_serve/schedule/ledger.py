@@ -11,7 +11,7 @@ from threading import Lock
 
 from moe_serve.errors import LedgerError
 from moe_serve.schedule.bookings import Bookings
-from moe_serve.schedule.page_budget import Discard, PageBudget
+from moe_serve.schedule.page_budget import Discard, PageBudget, mib
 
 # Entry of the pages that a tenant holds.
 CACHE = "cache"
@@ -105,31 +105,32 @@ class MemoryLedger:
         capacity = capacity or limit
         with self._lock:
             budget = PageBudget(self, page_bytes, guaranteed, limit, capacity, discard)
-            _check_pages(budget, guaranteed, limit)
-            self._require(budget.promised_bytes, f"{guaranteed} cache pages of a model")
+            budget.check(guaranteed, limit)
+            self._require(budget.promised_bytes, f"cache of a model ({guaranteed} pages)")
             self._budgets = {**self._budgets, tenant: budget}
         return budget
 
-    def resize(self, tenant: int, num_bytes: int, *, is_hard: bool | None = None) -> None:
-        """Let a tenant's booked parts and guaranteed pages have so many bytes together.
+    def resize(self, tenant: int, num_bytes: int, *, is_hard: bool) -> int:
+        """Let a tenant's booked parts and guaranteed pages have so many bytes together -> how many
+        pages that are.
 
         Args:
-            is_hard: whether it may hold no more than that; None leaves it as it is.
+            is_hard: it may hold no more than that; else as much as its cache has room for.
 
         Raises:
             LedgerError: others leave less, or it uses more.
         """
         booked = sum(self._booked.of(tenant).values())
         budget = self._budgets.get(tenant)
-        if budget is None and num_bytes < booked:
-            raise LedgerError(f"{_mib(num_bytes)} asked for a model, it holds {_mib(booked)}")
-        if budget is not None:
-            guaranteed = max(0, num_bytes - booked) // budget.page_bytes
-            most = budget.limit if is_hard is None else budget.capacity
-            if is_hard is None or budget.is_fixed:
-                is_hard = budget.limit == budget.guaranteed
-            limit = guaranteed if is_hard else max(guaranteed, most)
-            self.resize_pages(tenant, guaranteed, limit)
+        if budget is None:
+            if num_bytes < booked:
+                raise LedgerError(f"{mib(num_bytes)} asked for a model, it holds {mib(booked)}")
+            return 0
+        guaranteed = max(0, num_bytes - booked) // budget.page_bytes
+        is_bound = is_hard or budget.is_fixed
+        limit = guaranteed if is_bound else max(guaranteed, budget.capacity)
+        self.resize_pages(tenant, guaranteed, limit)
+        return guaranteed
 
     def resize_pages(self, tenant: int, guaranteed: int, limit: int) -> None:
         """Change what a tenant may hold, between steps.
@@ -139,9 +140,9 @@ class MemoryLedger:
         """
         budget = self._budgets[tenant]
         with self._lock:
-            _check_pages(budget, guaranteed, limit)
+            budget.check(guaranteed, limit)
             more = (guaranteed - budget.guaranteed) * budget.page_bytes
-            self._require(more, f"{guaranteed} cache pages of a model")
+            self._require(more, f"cache of a model ({guaranteed} pages)")
             budget.guaranteed, budget.limit = guaranteed, limit
         budget.give_back(max(0, budget.num_held - limit))
 
@@ -154,7 +155,7 @@ class MemoryLedger:
         with self._lock:
             if total_bytes < self.promised_bytes:
                 raise LedgerError(
-                    f"{_mib(total_bytes)} asked for all models, {_mib(self.promised_bytes)} are "
+                    f"{mib(total_bytes)} asked for all models, {mib(self.promised_bytes)} are "
                     "promised to them; resize or unload one first"
                 )
             self._total_bytes = total_bytes
@@ -215,7 +216,7 @@ class MemoryLedger:
         left = self._total_bytes - self.promised_bytes
         if num_bytes > left:
             raise LedgerError(
-                f"{what}: {_mib(num_bytes)} asked, {_mib(left)} of {_mib(self._total_bytes)} are "
+                f"{what}: {mib(num_bytes)} asked, {mib(left)} of {mib(self._total_bytes)} are "
                 "not promised yet; lower its slice.memory_mb or another model's"
             )
 
@@ -225,29 +226,5 @@ def pages_alone(num_pages: int) -> PageBudget:
     return MemoryLedger(num_pages).open_pages(0, 1, num_pages, num_pages)
 
 
-def _check_pages(budget: PageBudget, guaranteed: int, limit: int) -> None:
-    """Raise the LedgerError of figures that do not suit a tenant, whatever others have."""
-    assert guaranteed <= limit
-    asked = f"{guaranteed} cache pages of {budget.page_bytes / 1024:.1f} KiB asked for a model"
-    if guaranteed < 1:
-        raise LedgerError(f"{asked}, it needs at least 1; raise its slice.memory_mb")
-    if budget.is_fixed and guaranteed != budget.guaranteed:
-        raise LedgerError(f"{asked}, it keeps its {budget.guaranteed} here; load it anew instead")
-    if limit > budget.capacity:
-        raise LedgerError(
-            f"{asked}, its cache has room for {budget.capacity}; load it anew instead"
-        )
-    if guaranteed < budget.num_needed:
-        raise LedgerError(
-            f"{asked}, {budget.num_needed} are in use or may soon be; try again later"
-        )
-    if limit < budget.num_used:
-        raise LedgerError(f"at most {limit} {asked}, {budget.num_used} are in use; try again later")
-
-
 def _lent_bytes(budget: PageBudget) -> int:
     return budget.lent_bytes
-
-
-def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB"

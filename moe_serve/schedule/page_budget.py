@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from moe_serve.errors import LedgerError
+
 Discard = Callable[[Sequence[int]], None]
 
 
@@ -94,6 +96,26 @@ class PageBudget:
         """It always holds what it is guaranteed, and other tenants are nothing to it."""
         return self._discard is None
 
+    def check(self, guaranteed: int, limit: int) -> None:
+        """Raise the LedgerError of a change that does not suit it, whatever others have."""
+        assert guaranteed <= limit
+        asked = f"{self._pages(guaranteed)} of cache asked for a model"
+        kept, room, needed, used = map(
+            self._pages, (self.guaranteed, self.capacity, self.num_needed, self.num_used)
+        )
+        if guaranteed < 1:
+            least = self._pages(1)
+            raise LedgerError(f"{asked}, it needs at least {least}; raise its slice.memory_mb")
+        if self.is_fixed and guaranteed != self.guaranteed:
+            raise LedgerError(f"{asked}, it keeps its {kept} here; load it anew instead")
+        if limit > self.capacity:
+            raise LedgerError(f"{asked}, its cache has room for {room}; load it anew instead")
+        if guaranteed < self.num_needed:
+            raise LedgerError(f"{asked}, {needed} are in use or may soon be; try again later")
+        if limit < self.num_used:
+            most = f"at most {self._pages(limit)} of cache asked for a model"
+            raise LedgerError(f"{most}, {used} are in use; try again later")
+
     def attach(self, lender: Lender) -> None:
         """The tenant lends from here on, if it can."""
         if not self.is_fixed:
@@ -180,6 +202,9 @@ class PageBudget:
         """Guaranteed pages that it cannot do without now."""
         return max(min(self._lender.num_used, self.guaranteed), self._lender.num_largest)
 
+    def _pages(self, count: int) -> str:
+        return f"{mib(count * self.page_bytes)} ({count} page{'s' * (count != 1)})"
+
     def _borrow(self, num_pages: int, free: Callable[[int, "PageBudget"], int]) -> int:
         num_pages = min(num_pages, self.limit - self.num_held)
         if num_pages <= 0:
@@ -188,3 +213,8 @@ class PageBudget:
         num_pages = max(0, min(num_pages, num_free))
         self.num_held += num_pages
         return num_pages
+
+
+def mib(num_bytes: int) -> str:
+    """For messages: users ask in MiB."""
+    return f"{num_bytes / 2**20:.1f} MiB"

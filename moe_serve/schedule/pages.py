@@ -7,14 +7,16 @@ class PagePool:
     A sequence holds one reference on each of its pages, the prefix tree one on each of its own.
 
     Args:
+        num_pages: may be many more than are ever held: those cost nothing.
         num_held: how many take memory; the others are absent until they are added.
     """
 
     def __init__(self, num_pages: int, num_held: int | None = None) -> None:
         self.num_pages = num_pages
-        self._references = [0] * num_pages
+        # Of the pages that have ever been held, which are the first ones.
+        self._references: list[int] = []
         self._free: list[int] = []
-        self._absent = list(range(num_pages - 1, -1, -1))
+        self._absent: list[int] = []
         self.add(num_pages if num_held is None else num_held)
 
     @property
@@ -24,14 +26,19 @@ class PagePool:
 
     @property
     def num_held(self) -> int:
-        return self.num_pages - len(self._absent)
+        return len(self._references) - len(self._absent)
 
     def add(self, num_pages: int) -> None:
         """Make absent pages free ones."""
-        first = len(self._absent) - num_pages
-        assert first >= 0, f"{num_pages} pages asked, {len(self._absent)} are absent"
-        self._free += self._absent[first:]
-        del self._absent[first:]
+        num_absent = self.num_pages - self.num_held
+        assert num_pages <= num_absent, f"{num_pages} pages asked, {num_absent} are absent"
+        known = len(self._references)
+        num_new = max(0, num_pages - len(self._absent))
+        self._references += [0] * num_new
+        self._free += range(known + num_new - 1, known - 1, -1)
+        again = len(self._absent) - (num_pages - num_new)
+        self._free += self._absent[again:]
+        del self._absent[again:]
 
     def remove(self, num_pages: int) -> list[int]:
         """Make free pages absent ones -> their ids."""
@@ -43,7 +50,7 @@ class PagePool:
         return removed
 
     def references(self, page_id: int) -> int:
-        return self._references[page_id]
+        return self._references[page_id] if page_id < len(self._references) else 0
 
     def allocate(self) -> int:
         """Take a free page, of which there must be one, with a first reference."""

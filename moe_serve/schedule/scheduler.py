@@ -122,11 +122,11 @@ class Scheduler:
         """Queue a request.
 
         Raises:
-            OverloadedError: max_live requests run or wait already.
+            OverloadedError: max_live requests run or wait, and none had admitted this one before.
             RequestError: the request could not be finished even if it were alone.
         """
         self.check(request)
-        self._entrance.check_load(len(self._waiting) + len(self._running))
+        self._entrance.check_load(request, len(self._waiting) + len(self._running))
         request_id = request.request_id
         live = request_id in self._waiting or request_id in self._running
         assert not live, f"request {request_id} is live"

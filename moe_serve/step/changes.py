@@ -72,13 +72,17 @@ class TenantChanges:
         self._done = 0
 
     @property
-    def is_loading(self) -> bool:
-        return self._loading is not None and not self._loading.is_over
+    def is_preparing(self) -> bool:
+        """Whether a change is being made ready in another thread."""
+        change, loading = self._change, self._loading
+        if change is not None and change.kind == "unload":
+            return self._tenants.is_running(change.placed.number)
+        return loading is not None and not loading.is_over
 
     @property
     def ready_number(self) -> int:
         """Of the newest change that this rank is ready for."""
-        return self._change.number if self._change and not self.is_loading else self._done
+        return self._change.number if self._change and not self.is_preparing else self._done
 
     def take(self, change: TenantChange) -> None:
         """Begin to make a change ready."""
@@ -86,10 +90,12 @@ class TenantChanges:
         self._change = change
         if change.kind == "load" and change.placed.rank in (ALL_RANKS, self._plan_rank):
             self._loading = _Loading(self._load, change)
+        elif change.kind == "unload":
+            self._tenants.stop(change.placed.number)
 
     def rest(self) -> None:
         """Between steps: make room for a model that is loading, free what one that went held."""
-        if self.is_loading:
+        if self._loading is not None:
             self._settle()
         if self._gone:
             gone, self._gone = self._gone, []
@@ -100,22 +106,33 @@ class TenantChanges:
         change, loading = self._change, self._loading
         if change is None or change.number > ready_number:
             return None
+        self.rest()
         self._change, self._loading, self._done = None, None, change.number
         try:
             served = self._act(change, loading)
-        except (MoeServeError, OSError, RuntimeError, ValueError) as error:
-            logger.warning("rank %d: %s of a model: %s", self._plan_rank, change.kind, error)
-            return TenantNews(number=change.number, error=str(error))
+        except Exception as error:
+            return TenantNews(number=change.number, error=self._complaint(change, error))
         return TenantNews(number=change.number, served=served)
+
+    def _complaint(self, change: TenantChange, error: Exception) -> str:
+        """In one sentence: other models go on, whatever is wrong with this one."""
+        is_ours = not isinstance(error, MoeServeError)
+        why = f"{type(error).__name__}: {error}" if is_ours else str(error)
+        name = change.placed.model.name
+        logger.warning(
+            "rank %d: %s %s: %s", self._plan_rank, change.kind, name, why, exc_info=is_ours
+        )
+        if not is_ours:
+            return why
+        return f"rank {self._plan_rank} cannot {change.kind} model {name}: {why}; its log has more"
 
     def _act(self, change: TenantChange, loading: _Loading | None) -> ServedModel | None:
         if change.kind == "unload":
             self._gone.append(self._tenants.close(change.placed.number))
-        elif change.kind == "resize":
-            self._resize(change.placed)
-        else:
-            return self._open(change.placed, loading)
-        return None
+            return None
+        if change.kind == "resize":
+            return self._resize(change.placed)
+        return self._open(change.placed, loading)
 
     def _open(self, placed: PlacedTenant, loading: _Loading | None) -> ServedModel | None:
         absent = Tenant(
@@ -130,11 +147,12 @@ class TenantChanges:
         self._tenants.open(tenant)
         return served
 
-    def _resize(self, placed: PlacedTenant) -> None:
+    def _resize(self, placed: PlacedTenant) -> ServedModel | None:
         number = placed.number
         self._tenants.change_share(number, placed.share, is_hard=placed.is_hard)
-        if placed.rank in (ALL_RANKS, self._plan_rank):
-            self._tenants.resize(number, placed.memory)
+        if placed.rank not in (ALL_RANKS, self._plan_rank):
+            return None
+        return self._tenants.resize(number, placed.memory)
 
 
 def no_changes(plan_rank: int, tenants: Tenants) -> TenantChanges:

@@ -5,6 +5,7 @@ beside the others': Python between them takes turns with the serving loop's.
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -44,6 +45,7 @@ class Lane:
         # Tokens that each live request has had.
         self._live: dict[str, int] = {}
         self._end = ""
+        self._gives_up_at = math.inf
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"lane {name}", daemon=True)
         self._thread.start()
@@ -90,14 +92,24 @@ class Lane:
         """The engine's, no older than the events taken so far."""
         return self._stats
 
+    def stop(self) -> None:
+        """Begin no further step; live requests end. It never waits."""
+        with self._changed:
+            self._stop(f"model {self._name} is being taken away")
+            self._gives_up_at = min(self._gives_up_at, time.monotonic() + _END_SECONDS)
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether `close` would not wait, after `stop`."""
+        return not self._thread.is_alive() or time.monotonic() >= self._gives_up_at
+
     def close(self) -> list[TokenEvent]:
         """Stop after the step that is under way -> the events left, one to end each live request.
 
         A step that takes longer than 10 seconds is left behind; its events are lost.
         """
-        with self._changed:
-            self._stop(f"model {self._name} is being taken away")
-        self._thread.join(_END_SECONDS)
+        self.stop()
+        self._thread.join(max(0.0, self._gives_up_at - time.monotonic()))
         if self._thread.is_alive():
             _log.warning("lane %s: a step takes longer than %g s", self._name, _END_SECONDS)
         events = self.take_events()

@@ -8,13 +8,14 @@ from math import inf
 from operator import add
 
 from moe_comm.header import StepHeader
+from moe_placement.packing.turn_shares import KeptProcessors
 
 from moe_serve.errors import RequestError, UnsupportedError
 from moe_serve.messages import ALL_RANKS, RankStats, SliceStats
 from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.turns import ONE_RANK_TENANTS, GroupTurns, RankTurns, Turn
-from moe_serve.types import Request, TokenEvent
+from moe_serve.types import Request, ServedModel, TokenEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class Tenant:
         engine: None where it is on another rank, or runs in a lane.
         lane: where it has a part of the device's processors to itself: it takes no turns.
         memory: bytes here, by part.
-        resize: gives it so many bytes here, at most or at least; LedgerError where that cannot be.
+        resize: gives it so many bytes here, at most or at least -> what it serves then, None where
+            that is as before; LedgerError where that cannot be.
         close: gives back what it holds here.
         takes_turns: not where it has processors to itself.
     """
@@ -42,7 +44,7 @@ class Tenant:
     engine: RankEngine | None = None
     lane: Lane | None = None
     memory: Callable[[], dict[str, int]] = dict
-    resize: Callable[[int, bool], None] = lambda num_bytes, is_hard: None
+    resize: Callable[[int, bool], ServedModel | None] = lambda num_bytes, is_hard: None
     close: Callable[[], None] = lambda: None
     takes_turns: bool = True
 
@@ -69,6 +71,7 @@ class Tenants:
         self._tenants: dict[int, Tenant] = {}
         self._group = GroupTurns(max_step)
         self._own = RankTurns(max_step)
+        self._kept = KeptProcessors()
         self._last_events: list[TokenEvent] = []
         self._opened_at: dict[int, float] = {}
         # What is looked at before every step. By number: those that take turns on this rank, and
@@ -88,28 +91,41 @@ class Tenants:
         self._tenants[tenant.number] = tenant
         self._opened_at[tenant.number] = time.monotonic()
         self._list_engines()
-        if not tenant.takes_turns:
-            return
-        self._group.open(tenant.number, tenant.rank, tenant.share, is_hard=tenant.is_hard)
-        if tenant.rank == self._plan_rank:
-            self._own.open(tenant.number, tenant.share, is_hard=tenant.is_hard)
+        if tenant.takes_turns:
+            self._group.open(tenant.number, tenant.rank, tenant.share, is_hard=tenant.is_hard)
+            if tenant.rank == self._plan_rank:
+                self._own.open(tenant.number, tenant.share, is_hard=tenant.is_hard)
+        else:
+            self._kept.keep(tenant.number, tenant.rank, tenant.share)
+        self._level_turns()
 
     def change_share(self, number: int, share: float, *, is_hard: bool) -> None:
         tenant = self._tenants[number]
+        if (share, is_hard) == (tenant.share, tenant.is_hard):
+            return
         if not tenant.takes_turns:
             raise UnsupportedError(
                 f"model {tenant.name} has processors to itself (isolate: sm), which stay as they "
                 "are while it is served; unload it and start the server with another share"
             )
         self._tenants[number] = replace(tenant, share=share, is_hard=is_hard)
-        self._group.change(number, tenant.rank, share, is_hard=is_hard)
-        if tenant.rank == self._plan_rank:
-            self._own.change(number, share, is_hard=is_hard)
+        self._level_turns()
 
-    def resize(self, number: int, num_bytes: int) -> None:
-        """Raise LedgerError where a tenant cannot have so many bytes here."""
+    def resize(self, number: int, num_bytes: int) -> ServedModel | None:
+        """What a tenant serves with so many bytes here, None where that is as before; LedgerError
+        where it cannot have them."""
         tenant = self._tenants[number]
-        tenant.resize(num_bytes, tenant.is_hard)
+        return tenant.resize(num_bytes, tenant.is_hard)
+
+    def stop(self, number: int) -> None:
+        """Have a tenant that is about to be closed begin nothing more beside the steps."""
+        if (lane := self._tenants[number].lane) is not None:
+            lane.stop()
+
+    def is_running(self, number: int) -> bool:
+        """Whether one that was stopped has not ended what it was at."""
+        lane = self._tenants[number].lane
+        return lane is not None and not lane.has_stopped
 
     def close(self, number: int) -> Tenant:
         """End what it still does, and give back what it holds."""
@@ -119,6 +135,7 @@ class Tenants:
             self._group.close(number, tenant.rank)
             if tenant.rank == self._plan_rank:
                 self._own.close(number)
+            self._level_turns()
         if tenant.engine is not None:
             tenant.engine.abort_all()
         if (engine := tenant.lane or tenant.engine) is not None:
@@ -130,6 +147,8 @@ class Tenants:
 
     def close_lanes(self) -> None:
         """Threads end with the serving loop."""
+        for lane in self._lanes:
+            lane.stop()
         for lane in self._lanes:
             lane.close()
 
@@ -247,6 +266,16 @@ class Tenants:
         self._engines = {each.number: each.engine for each in here if each.engine is not None}
         self._on_one_rank = {each.number for each in here if each.rank != ALL_RANKS}
         self._lanes = [each.lane for each in self._tenants.values() if each.lane is not None]
+
+    def _level_turns(self) -> None:
+        """Shares of turns are of the processors that are left to those that take turns."""
+        taking = [each for each in self._tenants.values() if each.takes_turns]
+        asked = [(None if each.rank == ALL_RANKS else each.rank, each.share) for each in taking]
+        shares = self._kept.turn_shares(asked)
+        for tenant, share in zip(taking, shares, strict=True):
+            self._group.change(tenant.number, tenant.rank, share, is_hard=tenant.is_hard)
+            if tenant.rank == self._plan_rank:
+                self._own.change(tenant.number, share, is_hard=tenant.is_hard)
 
     def _step(self, turn: Turn) -> list[TokenEvent]:
         return self._engines[turn.tenant].step(turn.max_seconds)

@@ -224,7 +224,7 @@ class Worker:
     def _seconds_to_look(self) -> float:
         if self._mover.is_loading:
             return 0.0
-        loading = self._changes.is_loading
+        loading = self._changes.is_preparing
         return _SECONDS_BETWEEN_LOOKS_AT_LOADING if loading else _SECONDS_BETWEEN_LOOKS
 
     def _take(self, commands: Sequence[Command]) -> None:

@@ -76,6 +76,27 @@ except MemoryError as error:
 """
 
 
+# Reads a file of 100 MiB between two calls for the same cap -> the bounds of its group.
+READS_BETWEEN = """
+import sys
+from pathlib import Path
+import numpy as np
+from moe_devices.cgroup import ControlGroup
+from moe_devices.memory_cap import cap_process_memory, private_bytes
+MIB = 1 << 20
+cap = private_bytes() + 256 * MIB
+for _ in range(2):
+    cap_process_memory(cap, 200 * MIB)
+    folder = ControlGroup.mine().memory_folder()
+    bounds = [folder / name for name in ("memory.limit_in_bytes", "memory.max")]
+    print(next(bound.read_text().strip() for bound in bounds if bound.exists()))
+    held = np.ones(32 * MIB, np.uint8)
+    with open(sys.argv[1], "rb") as file:
+        while file.read(MIB):
+            pass
+"""
+
+
 def touch(*arguments: str) -> tuple[int, str, Path]:
     """-> how it ended, what it said, and where its control group is, while it is there."""
     command = [sys.executable, "-c", TOUCHES, *arguments]
@@ -127,6 +148,16 @@ def test_what_is_mapped_beyond_the_cap_may_not_be_touched() -> None:
     assert group.exists()
     touch("1")
     assert not group.exists()
+
+
+@pytest.mark.skipif(not may_limit_memory(), reason="control groups may not be written here")
+def test_files_that_were_read_do_not_raise_a_cap_that_is_set_again(tmp_path: Path) -> None:
+    with (tmp_path / "weights").open("wb") as file:
+        file.truncate(100 * MIB)
+    command = [sys.executable, "-c", READS_BETWEEN, str(tmp_path / "weights")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    first, second = map(int, done.stdout.split())
+    assert abs(second - first) < 8 * MIB
 
 
 def test_where_no_group_may_be_made_the_sentence_says_what_is_not_held(tmp_path: Path) -> None:

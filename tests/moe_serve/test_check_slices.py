@@ -65,6 +65,26 @@ def test_people_see_a_row_for_each_model(
     assert "every model has room in its slice" in text
 
 
+def test_processors_that_are_not_there_are_refused_before_they_are_divided(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
+) -> None:
+    monkeypatch.setattr("moe_serve.check.cores_per_rank", lambda num_ranks: 4)
+    own = [
+        *overrides,
+        *("models.0.slice.compute_percent=1", "models.0.slice.memory_mb=40000"),
+        *("models.1.slice.isolate=sm", "models.1.rank=1", "models.1.slice.compute_percent=80"),
+        *("models.2.rank=0", "models.2.slice.compute_percent=1"),
+    ]
+    # Whoever declares the memory may mean another host than this one.
+    checked(capsys, own)
+    monkeypatch.setattr("moe_serve.check.host_memory", lambda: 160 << 30)
+    with pytest.raises(
+        PlacementError, match=r"rank 1: 20 % of 4 cores is 0\.80, and a part has one"
+    ):
+        checked(capsys, [*own, "pools.0.memory=0", "models.1.slice.compute_percent=20"])
+    checked(capsys, [*own, "pools.0.memory=0"])
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

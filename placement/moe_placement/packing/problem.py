@@ -20,6 +20,8 @@ DIMENSIONS = ("compute", "memory", "bandwidth")
 # Shares are counted in billionths, rounded down: seven slices of a seventh each fill a device.
 SHARE_UNITS = 10**9
 _ROUNDING = 1e-4
+# Of a share: more than any device has, and sums of a thousand such are still 64-bit numbers.
+_MOST_UNITS = 1 << 53
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +136,9 @@ def _need(item: PackItem, rate: float, overcommit: float) -> tuple[int, int, int
 
 
 def _amounts(compute: float, memory: int, bandwidth: float) -> tuple[int, int, int]:
-    units = (int(share * SHARE_UNITS + _ROUNDING) for share in (compute, bandwidth))
+    units = (
+        int(min(share * SHARE_UNITS + _ROUNDING, _MOST_UNITS)) for share in (compute, bandwidth)
+    )
     return next(units), memory, next(units)
 
 

@@ -5,11 +5,11 @@ Only the keys that packing needs are looked at; moe_serve itself checks all of t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from moe_placement.hardware.cluster import ClusterSpec
 from moe_placement.hardware.section import Section
+from moe_placement.model.names import served_name
 from moe_placement.packing.known_devices import taking
 from moe_placement.packing.serve_models import ServeModel, read_model
 from moe_placement.packing.serve_ranks import read_ranks
@@ -67,7 +67,7 @@ def placed_config(config: Mapping[str, Any], rank_of: Mapping[str, int]) -> dict
     """The config with `spread: one` and its rank for every model that was packed, by name."""
     models = []
     for model in config["models"]:
-        name = str(model.get("name") or Path(str(model["path"])).name)
+        name = served_name(str(model["path"]), str(model.get("name") or ""))
         chosen = {"spread": "one", "rank": rank_of[name]} if name in rank_of else {}
         models.append(model | chosen)
     return {**config, "models": models}

@@ -1,19 +1,19 @@
 """One entry of a moe_serve config's models: where it is, and what it has of its ranks."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from moe_placement.hardware.section import Section
 from moe_placement.hardware.units import TEXT, Kind
 from moe_placement.model.architectures import UnsupportedModelError
 from moe_placement.model.catalogue import UnknownModelError, find_config
+from moe_placement.model.names import BUILTIN, served_name
 from moe_placement.model.spec import ModelSpec
 from moe_placement.packing.known_devices import PERCENT, one_of
 from moe_placement.packing.model_memory import alone_bytes
 from moe_placement.packing.serve_ranks import ServeRanks
 from moe_placement.plan import PlanError
 
-_BUILTIN, _DEMO = "builtin:", "demo"
+_DEMO = "demo"
 _MIB = 1 << 20
 # Of cache, at least, for a model that says no memory.
 _LEAST_TOKENS = 256
@@ -62,7 +62,7 @@ def read_model(section: Section, ranks: ServeRanks, is_first: bool) -> ServeMode
     known = _known(section, path) if asks or not memory else None
     spans = spread == "all" or (asks and _has_experts(path, known))
     return ServeModel(
-        name=section.get("name", _ANY_TEXT, "") or Path(path.removeprefix(_BUILTIN)).name,
+        name=served_name(path, section.get("name", _ANY_TEXT, "")),
         spans=spans,
         rank=rank,
         compute=share.get("compute_percent", PERCENT, 0.0),
@@ -88,7 +88,7 @@ def _known(section: Section, path: str) -> _Known | None:
     if path == _DEMO:
         return None
     try:
-        config = find_config(path.removeprefix(_BUILTIN))
+        config = find_config(path.removeprefix(BUILTIN))
         dtype = config.get("dtype", config.get("torch_dtype", "float32"))
         return _Known(ModelSpec.from_config(config), dtype if dtype in _DTYPES else "bfloat16")
     except UnsupportedModelError:

@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
+# Sums of a thousand such are still whole 64-bit numbers.
+_MOST_BYTES = 1 << 53
+
 
 class PackError(ValueError):
     """Slices or devices that cannot be right: names whose, the figure and the fix."""
@@ -102,6 +105,10 @@ def _check_figures(what: str, one: PackItem | PackDevice) -> None:
         value = getattr(one, field.name)
         if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
             raise PackError(f"{what} {one.name!r} has {field.name} {value}; it must be at least 0")
+    if one.memory > _MOST_BYTES:
+        raise PackError(
+            f"{what} {one.name!r} has memory {one.memory}; it must be at most {_MOST_BYTES} bytes"
+        )
 
 
 def _check_taken(device: PackDevice) -> None:

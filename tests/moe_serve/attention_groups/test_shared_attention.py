@@ -8,7 +8,7 @@ import pytest
 import torch
 from attention_cases import CASES, CHECKPOINTS, FAULTS, NUM_TOKENS, PROMPTS
 
-# tests/moe_serve/parallel/test_unlike_pools.py has the quick cases.
+# tests/moe_serve/parallel/test_unlike_pools.py has the quick cases, and a quick fault.
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-5

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from moe_devices.cgroup import ControlGroup
 from moe_devices.cpu import CpuDevice
-from moe_devices.threads import num_threads, physical_cores
+from moe_devices.threads import num_threads, physical_cores, share_of_cores
 
-from moe_serve.control.host import gpu_memory, host_memory, threads_per_rank
+from moe_serve.control.host import cores_per_rank, gpu_memory, host_memory, threads_per_rank
 
 
 def test_memory_is_the_device_s() -> None:
@@ -25,6 +25,15 @@ def test_threads_are_those_that_ranks_will_have(num_ranks: int) -> None:
     cores = physical_cores(logical, Path("/sys/devices/system/cpu"))
     expected = num_threads(cores, group.processor_quota(), 0, num_ranks)
     assert threads_per_rank(num_ranks) == expected
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4096])
+def test_cores_are_the_least_that_a_rank_will_have(num_ranks: int) -> None:
+    logical = ControlGroup.mine().logical_cores() or tuple(range(os.cpu_count() or 1))
+    cores = physical_cores(logical, Path("/sys/devices/system/cpu"))
+    ranks = range(min(num_ranks, 8))
+    expected = min(len(share_of_cores(cores, rank, num_ranks)) for rank in ranks)
+    assert cores_per_rank(num_ranks) == expected
 
 
 def test_a_driver_that_answers_nonsense_shows_no_gpu(

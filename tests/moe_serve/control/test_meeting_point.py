@@ -57,8 +57,12 @@ def test_secrets_that_cannot_be_used(tmp_path: Path) -> None:
         meeting_point(config("10.0.0.1:7000", tmp_path / "empty"))
 
 
-def test_where_they_meet_is_each_mpiruns_own_and_the_deadline_is_common() -> None:
+def test_places_are_each_mpiruns_own_and_what_is_done_there_is_common() -> None:
     here, there = config("10.0.0.1:7000", "a"), config("10.0.0.2:7000", "b")
     assert config_digest(here) == config_digest(there)
+    models = (ModelConfig(path="/elsewhere/demo"),)
+    assert config_digest(here) == config_digest(replace(here, models=models))
+    models = (ModelConfig(path="/elsewhere/other"),)
+    assert config_digest(here) != config_digest(replace(here, models=models))
     longer = replace(here, world=replace(here.world, deadline=5.0))
     assert config_digest(here) != config_digest(longer)

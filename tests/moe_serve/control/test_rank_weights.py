@@ -7,8 +7,9 @@ import pytest
 from moe_serve.config.tree import AttentionConfig, Config, LinkConfig, ModelConfig, PoolConfig
 from moe_serve.control.deployment import plan_deployment
 from moe_serve.control.groups import RankGroups
-from moe_serve.control.rank_weights import rank_weights
+from moe_serve.control.rank_weights import equal_weights, rank_weights
 from moe_serve.demo_config import demo_config
+from moe_serve.hosting import no_plan
 
 DEVICES = Path(__file__).parents[3] / "configs" / "devices"
 LINKS = (
@@ -18,7 +19,7 @@ LINKS = (
 )
 
 
-def weights(*, fast: str, slow: str, cold: str) -> tuple[float, ...]:
+def config_of(*, fast: str = "", slow: str = "", cold: str = "") -> Config:
     pools = (
         PoolConfig(name="fast", device="cpu", weights="float32", hardware=fast, ranks=2),
         PoolConfig(
@@ -32,7 +33,11 @@ def weights(*, fast: str, slow: str, cold: str) -> tuple[float, ...]:
         PoolConfig(name="cold", device="cpu", weights="float32", hardware=cold, role="experts"),
     )
     model = ModelConfig(path="demo", name="demo", dtype="float32", max_context=512)
-    config = Config(models=(model,), pools=pools, links=LINKS)
+    return Config(models=(model,), pools=pools, links=LINKS)
+
+
+def weights(**hardware: str) -> tuple[float, ...]:
+    config = config_of(**hardware)
     deployment = plan_deployment(config, demo_config(), [1 << 30] * 5)
     homes = RankGroups.of(config, deployment.plan).homes(deployment.plan)
     return rank_weights(config, deployment, homes)
@@ -53,3 +58,8 @@ def test_slower_attention_gets_fewer_requests() -> None:
 
 def test_where_hardware_is_not_named_all_get_as_many() -> None:
     assert weights(fast="", slow="", cold="") == pytest.approx((1, 1, 1, 0, 0))
+
+
+def test_ranks_that_follow_others_get_none_of_a_model_that_comes_later() -> None:
+    config = config_of()
+    assert equal_weights(config, no_plan(config)) == (1, 1, 1, 0, 0)

@@ -87,6 +87,11 @@ def test_processors_of_its_own_are_those_of_one_rank_also_where_there_is_one() -
             "b needs 64 MiB for weights.* and has 24",
         ),
         (((model("a", 50, 64, rank=3), DENSE),), "a asks for rank 3, and there are 1"),
+        (
+            ((model("a", 50, 64, isolate="sm"), DENSE), (model("b", 50, 64, isolate="sm"), DENSE)),
+            r"all of rank 0's processors \(a 50, b 50\), and the other models and the serving loop",
+        ),
+        (((model("a", isolate="sm"), DENSE),), r"all of rank 0's processors \(a 100\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_figures(
@@ -96,6 +101,19 @@ def test_what_does_not_fit_is_refused_with_both_figures(
         plan_of(*models, budgets=(GIB,))
 
 
+def test_a_gang_beside_processors_that_one_rank_alone_gives_away_has_longer_turns() -> None:
+    models = [
+        (model("big", 30, 64, spread="all"), EXPERTS),
+        (model("own", 50, 64, isolate="sm", rank=0), DENSE),
+    ]
+    plan_of(*models, (model("b", 40, 64, rank=1), DENSE))
+    with pytest.raises(PlacementError, match=r"turns on rank 1 come to 110 .* \(big 60, b 50\)"):
+        plan_of(*models, (model("b", 50, 64, rank=1), DENSE))
+    # Where both give as much away, all is as it was asked for.
+    both = (model("other", 50, 64, isolate="sm", rank=1), DENSE)
+    plan_of(*models, both, (model("b", 20, 64, rank=1), DENSE))
+
+
 def test_a_model_that_no_rank_has_room_for_is_named_with_what_is_short() -> None:
     with pytest.raises(PlacementError, match=r"no rank has room for c.*compute 60% .*40% is left"):
         plan_of(
@@ -103,6 +121,12 @@ def test_a_model_that_no_rank_has_room_for_is_named_with_what_is_short() -> None
             (model("b", 60, 64, rank=1), DENSE),
             (model("c", 60, 64), DENSE),
         )
+
+
+def test_more_memory_than_can_be_counted_is_refused_with_both_figures() -> None:
+    said = "a asks for 8796093022208 MiB, and no rank has more than 1024 for its models"
+    with pytest.raises(PlacementError, match=said):
+        plan_of((model("a", 50, 1 << 43), DENSE))
 
 
 def test_models_come_and_go_and_change() -> None:

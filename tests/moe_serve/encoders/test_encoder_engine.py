@@ -1,6 +1,7 @@
 """The engine of an encoder as its rank drives it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ def test_a_full_queue_refuses_and_recovers(encoder_checkpoint: Checkpoint, ask: 
     engine.add(ask("b", [4]))
     with pytest.raises(OverloadedError, match="2 requests wait on this rank, 2 may"):
         engine.add(ask("c", [4]))
-    run(engine)
+    engine.add(replace(ask("d", [4]), was_admitted=True))
+    assert [event.request_id for event in run(engine)] == ["a", "b", "d"]
     engine.add(ask("c", [4]))
     assert [event.request_id for event in run(engine)] == ["c"]
 

@@ -14,7 +14,10 @@ from moe_placement.plan import LayerPlan, Plan, PoolPlan
 from moe_placement.plan_file import save
 from world_runs import MOE_LAYERS, NUM_EXPERTS, kill
 
+from moe_serve.config.load import load_config
 from moe_serve.control.host import host_memory
+from moe_serve.early_checks import check_plan
+from moe_serve.errors import PlacementError
 
 LIMIT_SECONDS = 10.0
 EMULATED = {"device": "emulated", "memory": "1GiB", "threads": 1}
@@ -104,31 +107,60 @@ def change_a_role(plan: dict[str, Any]) -> None:
     plan["pools"][1]["role"] = "experts"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lose_an_expert, "layer 0: expert 11 is on no rank"),
-        (name_an_unknown_rank, "rank 1 is in no pool, rank 7 is in pool 'b'"),
-        (change_a_role, 'has pool "b" with role experts, the config says pools[1].role both'),
-    ],
-)
+CHANGES = [
+    (lose_an_expert, "layer 0: expert 11 is on no rank"),
+    (name_an_unknown_rank, "rank 1 is in no pool, rank 7 is in pool 'b'"),
+    (change_a_role, 'has pool "b" with role experts, the config says pools[1].role both'),
+]
+
+
+@pytest.fixture
+def with_plan(two_ranks: dict[str, Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """with_plan(change): a config of two pools whose plan file was changed."""
+
+    def change_plan(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        file = tmp_path / "plan.json"
+        write_plan(file)
+        plan = json.loads(file.read_text())
+        change(plan)
+        file.write_text(json.dumps(plan))
+        sections = {"pools": [pool("a"), pool("b")], "placement": {"plan": str(file)}}
+        return two_ranks | sections
+
+    return change_plan
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES)
 def test_a_plan_file_that_does_not_suit(
     change: Callable[[dict[str, Any]], None],
     said: str,
-    start: Callable[..., Run],
-    two_ranks: dict[str, Any],
-    tmp_path: Path,
+    with_plan: Callable[..., dict[str, Any]],
+    write_config: Write,
 ) -> None:
-    file = tmp_path / "plan.json"
-    write_plan(file)
-    plan = json.loads(file.read_text())
-    change(plan)
-    file.write_text(json.dumps(plan))
-    sections = {"pools": [pool("a"), pool("b")], "placement": {"plan": str(file)}}
-    line = refusal(start(two_ranks | sections))
+    """What every rank looks at before torch is loaded."""
+    check_plan(load_config(write_config(with_plan(lambda plan: None))))
+    with pytest.raises(PlacementError, match=r"^placement\.plan: ") as refused:
+        check_plan(load_config(write_config(with_plan(change))))
+    assert said in str(refused.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "said"), CHANGES)
+def test_ranks_of_a_plan_file_that_does_not_suit(
+    change: Callable[[dict[str, Any]], None],
+    said: str,
+    start: Callable[..., Run],
+    with_plan: Callable[..., dict[str, Any]],
+) -> None:
+    line = refusal(start(with_plan(change)))
     assert line.startswith("placement.plan: ")
     assert said in line
+
+
+def test_a_rank_without_room(start: Callable[..., Run], two_ranks: dict[str, Any]) -> None:
+    """Alone, as it would be under mpirun."""
+    line = refusal(start(two_ranks | {"pools": [pool("a", memory="8MiB")]}, num_ranks=0))
+    assert line.startswith("plan needs ") and "7.2 MiB free" in line
 
 
 @pytest.mark.slow

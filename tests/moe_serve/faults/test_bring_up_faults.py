@@ -132,6 +132,16 @@ def start_unlike(
     return start_run
 
 
+def test_ranks_of_different_weights(start_unlike: Callable[..., Run], broken: Path) -> None:
+    """Of the same shapes, under a path of their own."""
+    change_tensors(broken, lambda tensors: tensors[OF_ALL].mul_(1.01))
+    line = the_one_line(start_unlike([], "--set", f"model.path={broken}"))
+    assert line.startswith("plan rank 1 ")
+    assert "reads weights of model.path with digest" in line
+    assert "give every rank the same checkpoint" in line
+
+
+@pytest.mark.slow
 def test_ranks_of_different_versions(start_unlike: Callable[..., Run], tmp_path: Path) -> None:
     metadata = tmp_path / "other" / f"moe_serve-{FOREIGN}.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)

@@ -1,6 +1,8 @@
 """An mpirun that was lost is started again: its ranks compute as before, or are turned away."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,7 +23,7 @@ COMEBACK_SECONDS = 40.0
 
 
 @pytest.mark.slow
-def test_an_experts_pool_comes_back(worlds: Worlds) -> None:
+def test_an_experts_pool_comes_back(worlds: Worlds, checkpoint: Callable[..., Path]) -> None:
     """While streams are open, and with experts that were loaded elsewhere meanwhile."""
     url, (front, far) = worlds.start(
         [("front", 1, "both", [range_of(0, 8)]), ("far", 1, "experts", [range_of(6, 12)])]
@@ -30,10 +32,15 @@ def test_an_experts_pool_comes_back(worlds: Worlds) -> None:
     interrupted = begin(url)
     kill(far)
     assert ended(interrupted) == expected
-    stranger = worlds.start_again("far", "--set", "scheduler.max_sequences=9")
-    assert stranger.wait_for_end(30.0) == 2
-    assert "plan rank 1 on host" in stranger.error_lines[0]
-    assert "read a config with digest" in stranger.error_lines[0]
+    other = checkpoint("qwen3_moe", max_position_embeddings=4096, seed=1)
+    for change, said in (
+        ("scheduler.max_sequences=9", "read a config with digest"),
+        (f"model.path={other}", "reads weights of model.path with digest"),
+    ):
+        stranger = worlds.start_again("far", "--set", change)
+        assert stranger.wait_for_end(30.0) == 2
+        assert "plan rank 1 on host" in stranger.error_lines[0]
+        assert said in stranger.error_lines[0]
     assert tokens(url) == expected
     assert metric(url, "moe_serve_membership_epoch") == 1
     again = worlds.start_again("far")

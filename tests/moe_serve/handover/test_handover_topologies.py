@@ -9,8 +9,11 @@ import httpx
 import pytest
 from engine_runs import prompts_of
 from live_server import LiveServer, live_server, server_config
-from quick import QUICK_FAMILIES, quick_among
+from quick import QUICK_FAMILIES
 from transformers import PreTrainedTokenizerFast
+
+# tests/moe_serve/parallel/test_all_together.py has the quick case.
+pytestmark = pytest.mark.slow
 
 LENGTHS = (90, 33, 57, 140, 70, 64, 25, 100)
 NEW_TOKENS = 16
@@ -23,8 +26,6 @@ POOLS = {
     "sharing and two": [("prefill", 2, 2), ("decode", 2, 1)],
     "two and sharing": [("prefill", 2, 1), ("both", 2, 2), ("experts", 1, 1)],
 }
-# Sharing at both ends is quick in test_shared_handovers.
-QUICK: list[tuple[str, str]] = []
 
 
 def config(path: Path, topology: str) -> tuple[int, dict[str, Any]]:
@@ -60,8 +61,7 @@ def handovers(server: LiveServer) -> float:
 
 
 @pytest.mark.parametrize(
-    ("topology", "family"),
-    quick_among([(name, family) for name in POOLS for family in QUICK_FAMILIES], QUICK),
+    ("topology", "family"), [(name, family) for name in POOLS for family in QUICK_FAMILIES]
 )
 def test_groups_of_several_ranks(
     topology: str,

@@ -24,6 +24,7 @@ from sharing_cases import (
     config,
 )
 
+# tests/moe_serve/parallel/test_all_together.py has the quick case.
 pytestmark = pytest.mark.slow
 
 RANK = Path(__file__).parent / "sharing_rank.py"

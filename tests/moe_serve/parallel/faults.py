@@ -1,14 +1,16 @@
-"""Faults planted in the dispatch of one layer, or in the sampler, to show that the exactness tests
-see them."""
+"""Faults planted in the dispatch of one layer, in shared attention, or in the sampler, to show that
+the exactness tests see them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from attention_faults import FAULTS
 from moe_comm.dispatcher import Dispatcher, ExpertRows, Handle, PendingCombine, PendingDispatch
 from moe_comm.routing import RoutingTable
 from moe_comm.terms import Terms
+from moe_comm.wire import CrossingRows
 from moe_placement.plan import LayerPlan
 
 from moe_serve.llm import LLM
@@ -21,9 +23,9 @@ def plant(
 ) -> None:
     """
     Args:
-        kind: lost_row, missing_term, wrong_table, even_weights (which is no fault); lost_sum,
-            which strikes all layers of a rank whose pool others reach by a link; or draws_by_row,
-            which has no layer.
+        kind: lost_row, missing_term, wrong_table, even_weights (which is no fault); lost_sum or
+            coarse_wire, which strike all layers of a rank that a link joins to others; one of
+            attention_faults.FAULTS, or draws_by_row, which have no layer to choose.
         rank: where; None is everywhere.
         times: lose so many rows or terms, then work well.
     """
@@ -33,8 +35,10 @@ def plant(
     timed = runner._dispatcher
     if kind == "draws_by_row":
         llm._rank.engine._sampler = RowKeyedSampler(llm._rank.engine._sampler)
-    elif kind == "lost_sum":
-        timed._inner._links = LossyLinks(timed._inner._links)
+    elif kind in LINKS:
+        timed._inner._links = LINKS[kind](timed._inner._links)
+    elif kind in FAULTS:
+        runner._model = FAULTS[kind](runner._model)
     elif kind in TABLES:
         plan = llm._rank.deployment.plan
         placed = TABLES[kind](plan.layers[layer])
@@ -90,6 +94,21 @@ class LossyLinks:
     def start_back(self, sums_AD: torch.Tensor, *counts: Any) -> Any:
         sums_AD[:1] = 0
         return self.inner.start_back(sums_AD, *counts)
+
+
+class CoarseLinks(LossyLinks):
+    """Sends as much of a token's values as four bits hold."""
+
+    def start(self, tokens: CrossingRows, counts: Sequence[int]) -> Any:
+        scale_C1 = tokens.x_CD.abs().amax(1, keepdim=True).clamp_(min=1e-9) / 7
+        coarse_CD = (tokens.x_CD / scale_C1).round_() * scale_C1
+        return self.inner.start(replace(tokens, x_CD=coarse_CD), counts)
+
+    def start_back(self, *arguments: Any) -> Any:
+        return self.inner.start_back(*arguments)
+
+
+LINKS = {"lost_sum": LossyLinks, "coarse_wire": CoarseLinks}
 
 
 class LossyDispatcher:

@@ -7,7 +7,8 @@ of JSON each, until the other side closes; rank 0 answers in the same way.
 A job has `config` (a file), `rounds` (each a list of requests that are generated together: `prompt`
 and sampling fields; one engine runs all rounds) and perhaps a `fault`, see faults.py. The answer
 has `rounds` (for each request its `tokens`, and as `bits` the exact hexadecimal log-probabilities
-of each token and of the best ones) and `ranks` (what each rank read, holds and counted).
+of each token and of the best ones) and `ranks` (what each rank read, holds and counted). A job with
+`handover` is a case of sharing_runs.py, with what that holds besides.
 """
 
 import json
@@ -21,6 +22,7 @@ from typing import Any, TextIO
 
 import torch
 from faults import plant
+from sharing_runs import hand_over
 
 import moe_serve.load_rank
 from moe_serve.bring_up import Meeting, meet
@@ -71,6 +73,8 @@ def say(line: TextIO, text: str) -> None:
 
 
 def run(job: dict[str, Any], meeting: Meeting) -> dict[str, Any]:
+    if "handover" in job:
+        return hand_over(job | job["handover"], meeting)
     with LLM(job["config"], meeting=meeting) as llm:
         if "fault" in job:
             plant(llm, **job["fault"])

@@ -190,7 +190,8 @@ class World:
         cache, running = self.scheduler._cache, list(self.scheduler._running.values())
         held = Counter(page_id for sequence in running for page_id in sequence.page_ids)
         in_tree = cache.tree.page_ids
-        unused = Counter(cache.pool._free + cache.pool._absent)
+        never_held = range(len(cache.pool._references), cache.pool.num_pages)
+        unused = Counter([*cache.pool._free, *cache.pool._absent, *never_held])
         cached = in_tree - held.keys()
         self.check_sharing(running)
         assert len(held) + len(cached) + len(unused) == self.limits["num_pages"], "a page is lost"

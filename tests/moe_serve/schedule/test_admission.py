@@ -1,5 +1,6 @@
 """Who is let in, when, and with which pages."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,6 +97,18 @@ def test_a_full_rank_refuses_with_the_number(world_type: Any, make_request: Any)
             world.step()
     world.abort("b")
     world.add(make_request("c", (1,)))
+
+
+def test_who_was_admitted_elsewhere_enters_a_full_rank(world_type: Any, make_request: Any) -> None:
+    """With tokens that came back before its rank was lost, or without any."""
+    world = world_type(max_sequences=1, max_live=1)
+    world.add(make_request("a", (1,), max_tokens=2))
+    for name in "bc":
+        world.add(replace(make_request(name, (1, 2), max_tokens=2), was_admitted=True))
+    with pytest.raises(OverloadedError, match=r"3 requests run or wait .* 1 may"):
+        world.add(make_request("d", (1,)))
+    world.run_until_idle()
+    world.check_end()
 
 
 @pytest.mark.parametrize(

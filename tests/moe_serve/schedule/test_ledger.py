@@ -49,7 +49,7 @@ def test_what_is_promised_never_exceeds_what_there_is() -> None:
     message = r"weights of a model: 31\.0 MiB asked, 30\.0 MiB of 100\.0 MiB are not promised yet"
     with pytest.raises(LedgerError, match=message):
         ledger.book(1, "weights", 31 * MIB)
-    with pytest.raises(LedgerError, match=r"11 cache pages of a model: 33\.0 MiB asked, 30\.0 MiB"):
+    with pytest.raises(LedgerError, match=r"of a model \(11 pages\): 33\.0 MiB asked, 30\.0 MiB"):
         ledger.open_pages(1, 3 * MIB, 11, 11, forget)
     assert ledger.entries(1) == {} and ledger.held(0) == 60 * MIB
     # In the place of what was booked by that name.
@@ -192,7 +192,7 @@ def test_fixed_pages_are_held_from_the_start(world_type: Any, make_request: Any)
     add(other, make_request, "abcd", 3, 2)
     other.run_until_idle()
     assert fixed.num_held == 12 and held(other) == 8
-    with pytest.raises(LedgerError, match=r"9 cache pages of .*, it keeps its 12 here"):
+    with pytest.raises(LedgerError, match=r"\(9 pages\) .*, it keeps its .*\(12 pages\) here"):
         ledger.resize_pages(0, 9, 9)
 
 
@@ -201,19 +201,19 @@ def test_resize_in_bytes(open_world: Any, make_request: Any) -> None:
     ledger.book(0, "weights", 5)
     hard, share = open_world(ledger, 0, 10, 10), open_world(ledger, 1, 8, 30)
     budget, other = hard.limits["budget"], share.limits["budget"]
-    ledger.resize(0, 12)
+    ledger.resize(0, 12, is_hard=True)
     assert (budget.guaranteed, budget.limit) == (7, 7)
-    with pytest.raises(LedgerError, match=r"11 cache pages of .* has room for 10"):
-        ledger.resize(0, 16)
-    ledger.resize(1, 12)
+    with pytest.raises(LedgerError, match=r"\(11 pages\) .* has room for .*\(10 pages\)"):
+        ledger.resize(0, 16, is_hard=True)
+    ledger.resize(1, 12, is_hard=False)
     assert (other.guaranteed, other.limit) == (12, 30)
-    with pytest.raises(LedgerError, match=r"29 cache pages of a model: .* asked"):
-        ledger.resize(1, 29)
-    with pytest.raises(LedgerError, match=r"0 cache pages .* needs at least 1"):
-        ledger.resize(0, 3)
+    with pytest.raises(LedgerError, match=r"cache of a model \(29 pages\): .* asked"):
+        ledger.resize(1, 29, is_hard=False)
+    with pytest.raises(LedgerError, match=r"\(0 pages\) .* needs at least .*\(1 page\)"):
+        ledger.resize(0, 3, is_hard=True)
     ledger.book(2, "weights", 3)
     with pytest.raises(LedgerError, match=r"0\.0 MiB asked for a model, it holds 0\.0 MiB"):
-        ledger.resize(2, 2)
+        ledger.resize(2, 2, is_hard=True)
     assert ledger.promised_bytes == 5 + 7 + 12 + 3
 
 
@@ -223,13 +223,13 @@ def test_a_resize_below_what_is_in_use_is_refused(open_world: Any, make_request:
     add(world, make_request, "ab", 4, 4)
     world.step()
     assert held(world) == 8
-    with pytest.raises(LedgerError, match=r"7 cache pages .*, 8 are in use or may soon be; try"):
+    with pytest.raises(LedgerError, match=r"\(7 pages\) .*\(8 pages\) are in use or may soon"):
         ledger.resize_pages(0, 7, 20)
     ledger.resize_pages(0, 8, 8)
     world.run_until_idle()
     # Nothing runs, and one waits that may need so many.
     add(world, make_request, "c", 4, 4)
-    with pytest.raises(LedgerError, match=r"6 cache pages .*, 7 are in use or"):
+    with pytest.raises(LedgerError, match=r"\(6 pages\) .*\(7 pages\) are in use or"):
         ledger.resize_pages(0, 6, 6)
     world.abort("c")
     ledger.resize_pages(0, 6, 6)

@@ -144,7 +144,10 @@ def test_a_resize_that_cannot_be_is_refused(
         ({"name": "small"}, 400, "is served already"),
         ({"slice": {"compute_percent": 70, "memory_mb": 128}}, 409, "70% is asked for"),
         ({"slice": {"compute_percent": 5, "memory_mb": 1}}, 409, "and has 1"),
-        ({"rank": 7}, 409, "rank 7"),
+        ({"slice": {"compute_percent": 5, "memory_mb": 1 << 43}}, 409, "no rank has more than"),
+        ({"slice": {"compute_percent": 5, "isolate": "sm"}}, 409, "when the server starts"),
+        ({"spread": "all", "rank": 1}, 400, "remove one of the two keys"),
+        ({"rank": 7}, 400, "there is no rank 7"),
         ({"dtype": "float12"}, 400, "dtype"),
     ],
 )

@@ -1,18 +1,30 @@
 """Models that come while ranks serve."""
 
+import time
 from collections.abc import Sequence
 from threading import Event
+from typing import cast
+
+import pytest
+from moe_devices.cpu_partition import partition_cores
 
 from moe_serve.config.tree import ModelConfig
 from moe_serve.errors import LedgerError
-from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange
+from moe_serve.messages import ALL_RANKS, PlacedTenant, RankStats, TenantChange
 from moe_serve.schedule.ledger import MemoryLedger
 from moe_serve.step.changes import Loaded, TenantChanges
+from moe_serve.step.lane import Lane
+from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.tenants import Tenant, Tenants
+from moe_serve.types import Request, SamplingParams, TokenEvent
 
 PAGE = 1 << 10
 NEW = PlacedTenant(
-    number=1, model=ModelConfig(path="new"), rank=ALL_RANKS, share=0.5, memory=2 * PAGE
+    number=1,
+    model=ModelConfig(path="new", name="visitor"),
+    rank=ALL_RANKS,
+    share=0.5,
+    memory=2 * PAGE,
 )
 
 
@@ -30,6 +42,41 @@ class Cache:
 
     def preempt_latest(self) -> None:
         raise AssertionError("no sequence is there")
+
+
+class Stuck:
+    """An engine in the middle of a step that takes as long as the test wants."""
+
+    descriptors = ()
+
+    def __init__(self) -> None:
+        self.has_work = False
+        self.begun, self.may_end = Event(), Event()
+
+    def add(self, request: Request) -> None:
+        self.has_work = True
+
+    def step(self) -> list[TokenEvent]:
+        self.begun.set()
+        assert self.may_end.wait(10)
+        return []
+
+    def abort_all(self) -> None:
+        self.has_work = False
+
+    def stats(self) -> RankStats:
+        return RankStats(plan_rank=0)
+
+
+def refuse(change: TenantChange) -> Loaded:
+    raise AssertionError("nothing is to be loaded")
+
+
+def until_ready(changes: TenantChanges, number: int) -> None:
+    deadline = time.monotonic() + 10
+    while changes.ready_number != number:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_what_was_lent_is_taken_back_while_all_sleep_and_a_model_loads() -> None:
@@ -51,4 +98,45 @@ def test_what_was_lent_is_taken_back_while_all_sleep_and_a_model_loads() -> None
     assert has_booked.wait(10) and ledger.free_bytes == -2 * PAGE
     changes.rest()
     assert ledger.free_bytes == 0 and lent.num_held == 6
+    # And what was booked last, after the load has ended and before any other step.
+    ledger.book(NEW.number, "weights", 3 * PAGE)
     may_end.set()
+    until_ready(changes, 1)
+    news = changes.follow(1)
+    assert news is not None and news.error == "enough"
+    assert ledger.free_bytes == 0 and lent.num_held == 5
+
+
+def test_a_load_that_fails_in_any_way_is_news_and_not_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(change: TenantChange) -> Loaded:
+        raise KeyError("foo")
+
+    changes = TenantChanges(0, Tenants(0, 1.0, [Tenant(number=0)]), fail)
+    changes.take(TenantChange(number=1, kind="load", placed=NEW))
+    until_ready(changes, 1)
+    news = changes.follow(1)
+    assert news is not None
+    assert news.error.startswith("rank 0 cannot load model visitor: KeyError: 'foo'")
+    assert "Traceback" in caplog.text
+
+
+def test_steps_go_on_while_a_lane_that_is_taken_away_ends_its_last_one() -> None:
+    engine, partition = Stuck(), partition_cores([])[0]
+    lane = Lane(cast(RankEngine, engine), partition, "visitor")
+    tenants = Tenants(0, 1.0, [Tenant(number=0), Tenant(number=1, lane=lane, takes_turns=False)])
+    changes = TenantChanges(0, tenants, refuse)
+    lane.submit(Request(request_id="a", prompt_ids=(1,), sampling=SamplingParams()))
+    assert engine.begun.wait(10)
+    begun = time.monotonic()
+    changes.take(TenantChange(number=1, kind="unload", placed=NEW))
+    (event,) = tenants.lane_events()
+    assert (event.request_id, event.finish_reason) == ("a", "error")
+    assert changes.is_preparing and changes.ready_number == 0
+    assert changes.follow(changes.ready_number) is None and 1 in tenants
+    assert time.monotonic() - begun < 1.0
+    engine.may_end.set()
+    until_ready(changes, 1)
+    news = changes.follow(1)
+    assert news is not None and not news.error and 1 not in tenants

@@ -1,5 +1,6 @@
 """A real engine in a thread of its own, while another one steps in the test's."""
 
+import os
 import select
 import threading
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_runs import prompts_of
-from moe_devices.cpu_partition import partition_cores
+from moe_devices.cpu_partition import CorePartition, partition_cores
 from moe_devices.errors import DeviceError
 from moe_devices.partition import Partition
 
@@ -45,9 +46,10 @@ def engines(checkpoint: Callable[..., Path]) -> Iterator[list[RankEngine]]:
 def partition() -> Partition:
     """The last core."""
     try:
-        return partition_cores([50, 50])[-1]
+        return partition_cores([50])[-1]
     except DeviceError:
-        return partition_cores([100])[0]
+        (core,) = os.sched_getaffinity(0)
+        return CorePartition(((core,),), 1)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from moe_serve.messages import Command, RankStats, Report
 from moe_serve.step.changes import no_changes
 from moe_serve.step.engine import Engine
 from moe_serve.step.expert_load import ExpertCounter
-from moe_serve.step.expert_moves import ExpertMover, MoveLimits
+from moe_serve.step.expert_moves import ExpertMover
+from moe_serve.step.move_budget import MoveLimits
 from moe_serve.step.tenants import Tenants
 from moe_serve.step.worker import Worker
 from moe_serve.types import Request, SamplingParams

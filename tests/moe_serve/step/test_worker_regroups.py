@@ -12,7 +12,8 @@ from moe_placement.plan import Plan, PoolPlan
 from moe_serve.messages import Command, MembershipNews, RankStats, Report
 from moe_serve.step.changes import no_changes
 from moe_serve.step.expert_load import ExpertCounter
-from moe_serve.step.expert_moves import ExpertMover, MoveLimits
+from moe_serve.step.expert_moves import ExpertMover
+from moe_serve.step.move_budget import MoveLimits
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.tenants import Tenants
 from moe_serve.step.worker import Worker

@@ -95,6 +95,14 @@ def test_what_no_device_can_hold_is_named_with_both_figures_and_hinders_no_other
     assert (found.opened, found.least_opened) == (2, 2)
 
 
+@pytest.mark.parametrize("dimension", ["compute", "bandwidth", "bandwidth_share"])
+def test_shares_beyond_all_numbers_are_too_large_like_others(dimension: str) -> None:
+    """Shares are counted in whole 64-bit numbers."""
+    found = pack([PackItem(name="endless", **{dimension: 1e40}), *slices(1)], gpus(2))
+    (one,) = found.unplaced
+    assert one.is_too_large and "100% is left" in str(one)
+
+
 def test_what_is_short_is_told_of_the_device_that_comes_nearest() -> None:
     devices = gpus(2, memory=80 * 2**30)
     items = [
@@ -166,10 +174,12 @@ def test_bursty_slices_are_overcommitted_only_where_it_is_asked_for() -> None:
         (slices(1), [GPU, GPU], "2 devices are named 'gpu'"),
         (slices(1, compute=-0.1), gpus(1), "'slice0' has compute -0.1; it must be at least 0"),
         (slices(1, memory=-1), gpus(1), "'slice0' has memory -1"),
+        (slices(1, memory=1 << 63), gpus(1), f"'slice0' has memory {1 << 63}; it must be at most"),
         (slices(1, bandwidth=float("nan")), gpus(1), "'slice0' has bandwidth nan"),
         (slices(1, duty=0), gpus(1), "'slice0' has duty 0; it is a share of time, above 0"),
         (slices(1, duty=1.5), gpus(1), "'slice0' has duty 1.5"),
         (slices(1, allowed=("tpu",)), gpus(1), "'slice0' may be on 'tpu', which is no device"),
+        (slices(1, memory=1 << 63), gpus(1), "has memory 9223372036854775808; it must be at most"),
         (slices(1), gpus(1, taken_compute=1.5), "'gpu:0' has compute 1, and 1.5 of it are taken"),
         (slices(1), gpus(1, taken_memory=81 * GB), "has memory 8e+10, and 8.1e+10 of it are taken"),
     ],

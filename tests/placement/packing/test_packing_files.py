@@ -230,12 +230,13 @@ def test_ranks_are_what_they_are_said_to_be(write: Write) -> None:
 
 
 def test_a_config_gets_ranks_and_keeps_the_rest() -> None:
-    config = {"models": [{"path": "demo"}, {"path": "/x/b"}, LOCAL | {"name": "c"}], "server": 1}
-    placed = placed_config(config, {"b": 1, "c": 0})
+    models = [{"path": "demo"}, {"path": "/x/b"}, LOCAL | {"name": "c"}, {"path": "builtin:d"}]
+    config = {"models": models, "server": 1}
+    placed = placed_config(config, {"b": 1, "c": 0, "d": 1})
     assert placed["server"] == 1
     assert placed["models"][:2] == [{"path": "demo"}, {"path": "/x/b", "spread": "one", "rank": 1}]
-    assert placed["models"][2]["rank"] == 0
-    assert "rank" not in config["models"][1]  # type: ignore[index]
+    assert [model["rank"] for model in placed["models"][2:]] == [0, 1]
+    assert "rank" not in models[1]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def test_the_control_flag_ends_a_wait_at_once() -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_group_whose_ranks_do_not_come_is_given_up() -> None:
     with pytest.raises(PeerLostError, match=r"no gloo group of 2 ranks within 0\.1 s"):
         open_torch_exchange(

@@ -26,6 +26,7 @@ def test_term_to_a_lone_server_drains(start: Callable[..., Run], two_ranks: dict
     drain(run, url, run.process.terminate)
 
 
+@pytest.mark.slow
 def test_term_to_mpirun_ends_at_once(start: Callable[..., Run], two_ranks: dict[str, Any]) -> None:
     run = start(two_ranks)
     streams = open_streams(run.wait_until_ready(), 2, 3000)

@@ -71,5 +71,6 @@ def test_a_second_server_on_the_port(
         seconds_of_one_token(client, url)
 
 
+@pytest.mark.slow
 def test_usr1_to_mpirun_drains(run: Run, url: str) -> None:
     drain(run, url, lambda: run.process.send_signal(signal.SIGUSR1))

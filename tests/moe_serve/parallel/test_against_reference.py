@@ -19,7 +19,7 @@ PROMPTS = prompts_of((1, 5, 17, 33, 64, 90))
     ("num_ranks", "family"),
     quick_among(
         product((1, 2, 4), QUICK_FAMILIES),
-        [(1, "deepseek_v3"), (2, "qwen3_moe")],
+        [(2, "qwen3_moe")],
     ),
 )
 def test_the_tokens_are_the_references(

@@ -12,8 +12,11 @@ from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import serving
 from moe_serve.bench.table import Row, Rows, target
 
-_LAYERS = {"dense": 2, "moe": 2, "dense-large": 3, "dense-other": 2}
+_LAYERS = {"dense": 2, "moe": 1, "dense-large": 3, "dense-other": 2}
 _MEMORY_MB = 128
+_MAX_STEP = 0.003
+# In which engines learn what their steps take.
+_FIRST_SECONDS = 2.0
 _WINDOW, _SHORT_WINDOW = 1.0, 0.2
 # Points of percent, by window.
 _MOST_ERROR = {_WINDOW: 0.5, _SHORT_WINDOW: 2.0}
@@ -118,7 +121,9 @@ def _measure(
 ) -> list[tuple[_Case, list[RankLog]]]:
     """All cases have the same models and ranks."""
     models, num_ranks = cases[0].models, cases[0].ranks
-    with serving(config_of(models, num_ranks=num_ranks), folder, num_ranks) as ranks:
+    config = config_of(models, num_ranks=num_ranks, max_step=_MAX_STEP)
+    with serving(config, folder, num_ranks) as ranks:
+        ranks.run(cases[0].run(_FIRST_SECONDS))
         return [(case, ranks.run(case.run(seconds))) for case in cases]
 
 

@@ -17,7 +17,7 @@ import psutil
 from moe_serve.bench.slices_job import READY, RankLog, Run
 from moe_serve.bench.slices_line import Line
 from moe_serve.bench.slices_memory_watch import MemoryWatch
-from moe_serve.bench.slices_recorded import RecordedTenants, TenantsInTurn, recorded
+from moe_serve.bench.slices_recorded import RecordedTenants, TenantsInTurn
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.load import load_config
 from moe_serve.control.world import die_with_parent, launched_world
@@ -67,11 +67,10 @@ class Serving:
         kind = TenantsInTurn if run.in_turn else RecordedTenants
         look = MemoryWatch(self._host.tenants, log).look if run.watches_memory else None
         opened = [
-            recorded(replace(tenant, share=percent / 100, is_hard=number in run.hard), log, look)
+            replace(self._host.tenants[number], share=percent / 100, is_hard=number in run.hard)
             for number, percent in run.percents.items()
-            if (tenant := self._host.tenants[number])
         ]
-        return kind(self._rank, self._host.config.scheduler.max_step, opened, log)
+        return kind(self._rank, self._host.config.scheduler.max_step, opened, log, look)
 
     def _changes(self, run: Run, tenants: RecordedTenants) -> TenantChanges:
         if run.visitor is None:

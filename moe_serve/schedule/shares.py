@@ -9,7 +9,6 @@ than a step. No clock here: the same calls lead to the same turns, on every rank
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import chain
 from math import inf
 
 # After so long without work, what a tenant overdrew is forgotten; a hard one works it off.
@@ -75,12 +74,10 @@ class Shares:
         """Seconds of the device since the account was opened."""
         return self._accounts[tenant].used
 
-    def is_hard(self, tenant: int) -> bool:
-        return self._accounts[tenant].is_hard
-
-    def is_contended(self, tenant: int) -> bool:
-        """Whether others have work, or had some of late: they may come again at any time."""
-        if len(self._wanting) > (tenant in self._wanting):
+    def is_bound(self, tenant: int) -> bool:
+        """Whether its steps are to be short: it is hard, or others have work, or had some of late
+        and may come again at any time."""
+        if self._accounts[tenant].is_hard or len(self._wanting) > (tenant in self._wanting):
             return True
         return any(
             other != tenant
@@ -122,11 +119,12 @@ class Shares:
     def pick(self) -> int | None:
         """Who is next of those that have work; None where all of them have had their shares and
         may have no more yet."""
-        best = None
-        for account in chain(self._sharing, self._hard):
-            if account.is_hard and account.owed < 0:
-                continue
+        best: _Account | None = None
+        for account in self._sharing:
             if best is None or account.owed > best.owed:
+                best = account
+        for account in self._hard:
+            if account.owed >= 0 and (best is None or account.owed > best.owed):
                 best = account
         return None if best is None else best.tenant
 
@@ -147,12 +145,13 @@ class Shares:
         """
         for account in self._hard:
             account.owed += account.share * seconds
-        sharing = self._sharing
         # Together they are owed nothing, but for a while after one has left with its debt, which
         # it finds again if it comes back soon.
-        excess = sum(account.owed for account in sharing) + lent
+        excess = lent
+        for account in self._sharing:
+            excess += account.owed
         lent -= excess * min(1.0, seconds / _WINDOW_SECONDS)
-        for account in sharing:
+        for account in self._sharing:
             account.owed += lent * account.share / self._total_share
 
     def _list_accounts(self) -> None:

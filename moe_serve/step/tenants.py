@@ -77,6 +77,7 @@ class Tenants:
         # What is looked at before every step. By number: those that take turns on this rank, and
         # which of them are on no other; then those that other ranks may send something to.
         self._engines: dict[int, RankEngine] = {}
+        self._receiving: list[RankEngine] = []
         self._on_one_rank: set[int] = set()
         self._lanes: list[Lane] = []
         for tenant in tenants:
@@ -173,7 +174,7 @@ class Tenants:
     @property
     def descriptors(self) -> Sequence[int]:
         """Readable while `poll` or `lane_events` has something to do."""
-        own = [each for engine in self._engines.values() for each in engine.descriptors]
+        own = [each for engine in self._receiving for each in engine.descriptors]
         return [*own, *(lane.descriptor for lane in self._lanes)]
 
     def lane_events(self) -> list[TokenEvent]:
@@ -213,7 +214,7 @@ class Tenants:
 
     def poll(self) -> bool:
         """Whether the handover of a request has ended."""
-        ended = [engine.poll() for engine in self._engines.values()]
+        ended = [engine.poll() for engine in self._receiving]
         return any(ended)
 
     def next(self, header: StepHeader) -> Turn | None:
@@ -264,6 +265,8 @@ class Tenants:
     def _list_engines(self) -> None:
         here = [each for each in self._tenants.values() if each.engine is not None]
         self._engines = {each.number: each.engine for each in here if each.engine is not None}
+        # Other ranks may send these something; what they receive by is there before the loop is.
+        self._receiving = [engine for engine in self._engines.values() if engine.descriptors]
         self._on_one_rank = {each.number for each in here if each.rank != ALL_RANKS}
         self._lanes = [each.lane for each in self._tenants.values() if each.lane is not None]
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from moe_comm.header import NUM_TURNS, StepHeader
 
@@ -19,8 +19,7 @@ _LONG_TURN = 5
 Clock = Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """Attributes:
     tenant: whose step it is, or ONE_RANK_TENANTS.
     max_seconds: that each of its steps should take at most; None where nobody waits for its end.
@@ -102,7 +101,7 @@ class GroupTurns:
         self._current = self._shares.pick()
         if self._current is None:
             return None
-        is_bound = self._shares.is_hard(self._current) or self._shares.is_contended(self._current)
+        is_bound = self._shares.is_bound(self._current)
         length = 1 if is_bound else _LONG_TURN
         return Turn(self._current, self._max_step if is_bound else None, length * self._max_step)
 
@@ -182,11 +181,7 @@ class RankTurns:
         self._current = self._shares.pick()
         if self._current is None:
             return None
-        is_bound = (
-            is_bound
-            or self._shares.is_hard(self._current)
-            or self._shares.is_contended(self._current)
-        )
+        is_bound = is_bound or self._shares.is_bound(self._current)
         return Turn(self._current, self._max_step if is_bound else None, self._max_step)
 
     def end(self) -> None:

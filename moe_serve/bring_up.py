@@ -10,10 +10,10 @@ from moe_comm.transport.torch_dist import TorchExchange, open_torch_exchange
 from moe_comm.transport.world import World, open_world
 
 from moe_serve.config.tree import Config
-from moe_serve.control.addresses import host_address
-from moe_serve.control.groups import Partition, part_of
-from moe_serve.control.join import join
-from moe_serve.control.world import LaunchedWorld, roll_call
+from moe_serve.control.meeting.addresses import host_address
+from moe_serve.control.meeting.join import join
+from moe_serve.control.meeting.world import LaunchedWorld, roll_call
+from moe_serve.control.planning.groups import Partition, part_of
 from moe_serve.served_digests import served_digests
 
 # Loading a large checkpoint from a slow disk takes this long at most, also when ranks are lost.

@@ -16,12 +16,12 @@ from moe_serve.bring_up import Meeting
 from moe_serve.config.resolve import log_choices, resolve
 from moe_serve.config.tree import Config
 from moe_serve.config.unserved import require_served
-from moe_serve.control.client import ServedModel
-from moe_serve.control.deployment import Deployment, require_one_plan
-from moe_serve.control.groups import RankGroups
-from moe_serve.control.model_json import read_model_json, require_weights
-from moe_serve.control.phases import plan_phases
-from moe_serve.control.together import together
+from moe_serve.control.meeting.together import together
+from moe_serve.control.planning.deployment import Deployment, require_one_plan
+from moe_serve.control.planning.groups import RankGroups
+from moe_serve.control.planning.model_json import read_model_json, require_weights
+from moe_serve.control.planning.phases import plan_phases
+from moe_serve.control.requests.client import ServedModel
 from moe_serve.demo import with_demo
 from moe_serve.exchanges import RankExchanges, exchanges_alone, open_exchanges
 from moe_serve.load_rank import LoadedRank, RankParts, load_rank

@@ -11,16 +11,16 @@ from moe_serve.check_slices import SlicesReport, print_slices
 from moe_serve.config.resolve import choices, resolve
 from moe_serve.config.tree import Config, PoolConfig
 from moe_serve.config.unserved import unserved
-from moe_serve.control.hardware import declared_memory
-from moe_serve.control.host import (
+from moe_serve.control.meeting.host import (
     cores_per_rank,
     gpu_memory,
     host_memory,
     memory_share,
     threads_per_rank,
 )
-from moe_serve.control.phases import plan_phases
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.meeting.world import LaunchedWorld
+from moe_serve.control.planning.hardware import declared_memory
+from moe_serve.control.planning.phases import plan_phases
 from moe_serve.errors import ConfigError
 from moe_serve.published import published_json
 

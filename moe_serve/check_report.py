@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_serve.config.tree import Config
-from moe_serve.control.deployment import Deployment
+from moe_serve.control.planning.deployment import Deployment
 
 _PARTS = (
     ("attention", "attention"),

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from moe_serve.check_report import report_console
 from moe_serve.config.tree import Config
-from moe_serve.control.deployment import Deployment
-from moe_serve.control.own_processors import core_problems
-from moe_serve.control.slices import SlicePlan
-from moe_serve.control.tenant_view import Candidate, plan_slices, plan_tenant
+from moe_serve.control.planning.deployment import Deployment
+from moe_serve.control.planning.own_processors import core_problems
+from moe_serve.control.planning.slices import SlicePlan
+from moe_serve.control.planning.tenant_view import Candidate, plan_slices, plan_tenant
 from moe_serve.errors import PlacementError
 from moe_serve.messages import ALL_RANKS, PlacedTenant
 from moe_serve.published import published_json

@@ -14,17 +14,17 @@ from typing import NoReturn
 
 from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
-from moe_serve.control.drain import DrainSignals
-from moe_serve.control.front_end import listen
-from moe_serve.control.join import join, tell_other_mpiruns
-from moe_serve.control.together import together
-from moe_serve.control.world import (
+from moe_serve.control.meeting.join import join, tell_other_mpiruns
+from moe_serve.control.meeting.together import together
+from moe_serve.control.meeting.world import (
     LaunchedWorld,
     die_with_parent,
     in_pools,
     launched_world,
     roll_call,
 )
+from moe_serve.control.requests.drain import DrainSignals
+from moe_serve.control.requests.front_end import listen
 from moe_serve.early_checks import check_front_end, check_memory, check_models, check_plan
 from moe_serve.errors import AgreedError, ConfigError, EngineDeadError, MoeServeError
 from moe_serve.huge_pages import ask_for_huge_pages
@@ -112,7 +112,7 @@ def _prepare(config: Config, launch: LaunchedWorld) -> socket.socket | None:
 
 def _check_world(config: Config, launch: LaunchedWorld) -> None:
     """What all ranks of all mpiruns find alike."""
-    from moe_serve.control.shared_memory import check_shared_memory
+    from moe_serve.control.planning.shared_memory import check_shared_memory
 
     assert launch.joined is not None
     check_shared_memory(config, launch.joined.membership)

@@ -5,8 +5,8 @@ from pathlib import Path
 from moe_serve.config.resolve import resolve
 from moe_serve.config.tree import Config
 from moe_serve.config.validate import DEMO
-from moe_serve.control.host import host_memory
-from moe_serve.control.model_json import require_weights
+from moe_serve.control.meeting.host import host_memory
+from moe_serve.control.planning.model_json import require_weights
 from moe_serve.errors import ConfigError
 from moe_serve.published import published_json
 
@@ -35,7 +35,7 @@ def check_memory(config: Config, rank: int) -> None:
     index = config.pools.index(pool)
     declared = pool.memory
     if pool.device == "emulated" and not declared:
-        from moe_serve.control.hardware import declared_memory
+        from moe_serve.control.planning.hardware import declared_memory
 
         declared = declared_memory(config)[index]
     if pool.device in ("cpu", "emulated") and declared > found:
@@ -54,8 +54,8 @@ def check_plan(config: Config) -> None:
     Raises:
         MoeServeError: as `plan_deployment` has them; or what does not fit.
     """
-    from moe_serve.control.deployment import plan_deployment
-    from moe_serve.control.hardware import declared_memory
+    from moe_serve.control.planning.deployment import plan_deployment
+    from moe_serve.control.planning.hardware import declared_memory
 
     memory = [
         declared or _UNKNOWN_BYTES

@@ -22,7 +22,7 @@ from moe_placement.plan import Plan
 
 from moe_serve.bring_up import Meeting
 from moe_serve.config.tree import Config
-from moe_serve.control.groups import RankGroups, links_between, part_of
+from moe_serve.control.planning.groups import RankGroups, links_between, part_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from moe_serve.bring_up import Meeting
 from moe_serve.build import Rank, build_rank
 from moe_serve.config.tree import Config
 from moe_serve.config.validate import COLLECTIVES
-from moe_serve.control.deployment import pool_plans
-from moe_serve.control.groups import RankGroups
-from moe_serve.control.model_json import require_weights
-from moe_serve.control.slices import SlicePlan
-from moe_serve.control.tenant_view import plan_slices
-from moe_serve.control.together import together
+from moe_serve.control.meeting.together import together
+from moe_serve.control.planning.deployment import pool_plans
+from moe_serve.control.planning.groups import RankGroups
+from moe_serve.control.planning.model_json import require_weights
+from moe_serve.control.planning.slices import SlicePlan
+from moe_serve.control.planning.tenant_view import plan_slices
 from moe_serve.demo import with_demo
 from moe_serve.exchanges import RankExchanges, open_exchanges
 from moe_serve.open_rank import OpenRank, open_rank

@@ -15,9 +15,9 @@ from moe_comm.kv.number_types import WIRE_TYPES
 from moe_serve.bring_up import Meeting
 from moe_serve.build import Rank
 from moe_serve.config.tree import Config
-from moe_serve.control.addresses import bind_address, reachable_addresses
-from moe_serve.control.together import together
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.meeting.addresses import bind_address, reachable_addresses
+from moe_serve.control.meeting.together import together
+from moe_serve.control.meeting.world import LaunchedWorld
 from moe_serve.kv_ways import KvEnd, partners, prefills, ways
 from moe_serve.schedule.scheduler import Scheduler
 from moe_serve.step.engine import Engine

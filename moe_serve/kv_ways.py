@@ -11,9 +11,9 @@ from moe_comm.kv.routes import routes
 
 from moe_serve.build import Rank
 from moe_serve.config.tree import Config
-from moe_serve.control.addresses import first_reachable
-from moe_serve.control.expert_problem import find_links
-from moe_serve.control.groups import part_of
+from moe_serve.control.meeting.addresses import first_reachable
+from moe_serve.control.planning.expert_problem import find_links
+from moe_serve.control.planning.groups import part_of
 from moe_serve.errors import BringUpError
 from moe_serve.step.kv_peers import KvWay
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
 from moe_serve.config.validate import model_name
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
-from moe_serve.control.world import die_with_parent, served_pools
+from moe_serve.control.meeting.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.meeting.world import die_with_parent, served_pools
 from moe_serve.errors import MoeServeError
 
 _READY = b"ready "

@@ -22,7 +22,7 @@ from moe_serve.config.load import load_config
 from moe_serve.config.tree import Config
 from moe_serve.config.unserved import require_served
 from moe_serve.config.validate import validate
-from moe_serve.control.world import check_world_size, launched_world
+from moe_serve.control.meeting.world import check_world_size, launched_world
 from moe_serve.edge.tokenizer import ModelTokenizer
 from moe_serve.errors import OverloadedError, RequestError, UnsupportedError
 from moe_serve.messages import RankStats

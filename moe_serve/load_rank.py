@@ -15,11 +15,11 @@ from moe_kernels.table import select_ops
 from moe_placement.memory.rank_weights import expert_bytes
 
 from moe_serve.config.tree import Config
-from moe_serve.control.client import ServedModel
-from moe_serve.control.deployment import Deployment
-from moe_serve.control.groups import RankGroups, links_between, part_of
-from moe_serve.control.hardware import pool_hardware
-from moe_serve.control.pace import pace_of
+from moe_serve.control.planning.deployment import Deployment
+from moe_serve.control.planning.groups import RankGroups, links_between, part_of
+from moe_serve.control.planning.hardware import pool_hardware
+from moe_serve.control.planning.pace import pace_of
+from moe_serve.control.requests.client import ServedModel
 from moe_serve.exchanges import RankExchanges, make_dispatcher, routing_tables
 from moe_serve.layers.context import LayerCache
 from moe_serve.models.expert_reader import ExpertReader, expert_layers

@@ -14,10 +14,10 @@ from moe_devices.threads import bind_threads, cores_per_rank
 
 from moe_serve.bring_up import Meeting
 from moe_serve.config.tree import Config, PoolConfig
-from moe_serve.control.hardware import pool_hardware
-from moe_serve.control.host import memory_share
-from moe_serve.control.together import together
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.meeting.host import memory_share
+from moe_serve.control.meeting.together import together
+from moe_serve.control.meeting.world import LaunchedWorld
+from moe_serve.control.planning.hardware import pool_hardware
 from moe_serve.errors import PlacementError
 from moe_serve.survive.welcome import Welcome
 

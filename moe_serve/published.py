@@ -4,7 +4,7 @@ from typing import Any
 
 from moe_serve.config.tree import ModelConfig
 from moe_serve.config.validate import DEMO
-from moe_serve.control.model_json import read_model_json
+from moe_serve.control.planning.model_json import read_model_json
 from moe_serve.demo_config import demo_config
 
 

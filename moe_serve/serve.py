@@ -13,14 +13,14 @@ from moe_comm.transport.exchange import PeerLostError
 
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.tree import Config
-from moe_serve.control.addresses import bind_address, reachable_addresses
-from moe_serve.control.balance import ServedDeployment
-from moe_serve.control.drain import DrainSignals
-from moe_serve.control.front_end import FrontEnd, FrontEndStart
-from moe_serve.control.link import RankLink
-from moe_serve.control.rank_weights import equal_weights, rank_weights
-from moe_serve.control.together import together
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.balancing.balance import ServedDeployment
+from moe_serve.control.meeting.addresses import bind_address, reachable_addresses
+from moe_serve.control.meeting.together import together
+from moe_serve.control.meeting.world import LaunchedWorld
+from moe_serve.control.planning.rank_weights import equal_weights, rank_weights
+from moe_serve.control.requests.drain import DrainSignals
+from moe_serve.control.requests.front_end import FrontEnd, FrontEndStart
+from moe_serve.control.requests.link import RankLink
 from moe_serve.errors import EngineDeadError
 from moe_serve.hosting import Host, host_models, no_plan
 from moe_serve.kv_join import KvJoin, join_kv

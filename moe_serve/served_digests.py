@@ -6,7 +6,7 @@ from moe_placement.model.names import BUILTIN
 
 from moe_serve.config.tree import Config, ModelConfig
 from moe_serve.config.validate import DEMO
-from moe_serve.control.model_json import read_model_json
+from moe_serve.control.planning.model_json import read_model_json
 from moe_serve.demo_config import demo_config
 from moe_serve.weights.checkpoint_digests import checkpoint_digests, config_digest
 

@@ -11,14 +11,14 @@ from moe_serve.allotment import Allotment
 from moe_serve.build import Rank, load_model
 from moe_serve.config.tree import Config
 from moe_serve.config.unserved import require_served
-from moe_serve.control.deployment import Deployment, require_one_plan
-from moe_serve.control.host import host_memory
-from moe_serve.control.model_json import read_model_json
-from moe_serve.control.own_processors import own_percents
-from moe_serve.control.slices import SlicePlan
-from moe_serve.control.task import task_of
-from moe_serve.control.tenant_view import plan_tenant
-from moe_serve.control.together import together
+from moe_serve.control.meeting.host import host_memory
+from moe_serve.control.meeting.together import together
+from moe_serve.control.planning.deployment import Deployment, require_one_plan
+from moe_serve.control.planning.model_json import read_model_json
+from moe_serve.control.planning.own_processors import own_percents
+from moe_serve.control.planning.slices import SlicePlan
+from moe_serve.control.planning.task import task_of
+from moe_serve.control.planning.tenant_view import plan_tenant
 from moe_serve.encoders.load import load_encoder
 from moe_serve.encoders.memory import encoder_bytes
 from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moe_serve.control.mpirun import mpirun_command
+from moe_serve.control.meeting.mpirun import mpirun_command
 
 MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
 

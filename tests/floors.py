@@ -49,6 +49,9 @@ PLANNER_ROOMS = (
     "bench",
     "cli",
 )
+# Rooms of moe_serve.control, likewise.
+CONTROL = "moe_serve.control."
+CONTROL_ROOMS = ("meeting", "planning", "balancing", "requests")
 # The planner is pure but for these: same arguments, same plan.
 PLANNER_ROOMS_WITH_CLOCK = {"bench", "cli"}
 CLOCKS = {"time", "random", "secrets"}
@@ -76,6 +79,7 @@ def find_faults(imports: Imports) -> list[str]:
         *planner_torch(imports),
         *planner_rooms_out_of_order(imports),
         *planner_clocks(imports),
+        *control_rooms_out_of_order(imports),
         *heavy_starts(imports),
         *circles(imports),
     ]
@@ -126,6 +130,14 @@ def planner_rooms_out_of_order(imports: Imports) -> Iterator[str]:
 
 def planner_height(room: str) -> int:
     return PLANNER_ROOMS.index(room) if room in PLANNER_ROOMS else -1
+
+
+def control_rooms_out_of_order(imports: Imports) -> Iterator[str]:
+    for module, target in arrows(imports):
+        if module.startswith(CONTROL) and target.startswith(CONTROL):
+            room, other = (name.removeprefix(CONTROL).split(".")[0] for name in (module, target))
+            if other in CONTROL_ROOMS[CONTROL_ROOMS.index(room) + 1 :]:
+                yield f"{module} imports {target}: {room} may not use {other}"
 
 
 def planner_clocks(imports: Imports) -> Iterator[str]:

@@ -14,7 +14,7 @@ from moe_comm.kv.limits import KvLimits
 
 from moe_serve.build import Rank
 from moe_serve.config.tree import LinkConfig, PoolConfig
-from moe_serve.control.groups import RankGroups
+from moe_serve.control.planning.groups import RankGroups
 from moe_serve.kv_join import _hello, _meet
 from moe_serve.kv_ways import KvEnd
 from moe_serve.llm import LLM

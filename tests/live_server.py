@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import yaml
 
-from moe_serve.control.mpirun import mpirun_command
+from moe_serve.control.meeting.mpirun import mpirun_command
 
 ENVIRONMENT = os.environ | {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",

@@ -15,11 +15,11 @@ from starlette.applications import Starlette
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.fields import build
 from moe_serve.config.tree import Config
-from moe_serve.control.link import RankLink
-from moe_serve.control.remote_engine import RemoteEngine
-from moe_serve.control.router import Router
-from moe_serve.control.slice_keeper import SliceKeeper
-from moe_serve.control.world import launched_world
+from moe_serve.control.meeting.world import launched_world
+from moe_serve.control.requests.link import RankLink
+from moe_serve.control.requests.remote_engine import RemoteEngine
+from moe_serve.control.requests.router import Router
+from moe_serve.control.requests.slice_keeper import SliceKeeper
 from moe_serve.edge.app import create_app
 from moe_serve.edge.auth import read_keys
 from moe_serve.edge.metrics import Metrics

@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from moe_serve.control.link import RankLink
-from moe_serve.control.remote_engine import RemoteEngine
-from moe_serve.control.router import Router
+from moe_serve.control.requests.link import RankLink
+from moe_serve.control.requests.remote_engine import RemoteEngine
+from moe_serve.control.requests.router import Router
 from moe_serve.messages import Command, MembershipNews, RankStats, Report
 from moe_serve.types import TokenEvent as Event
 

@@ -75,19 +75,24 @@ def test_a_sound_line_brings_no_fault(sources: dict[str, Source]) -> None:
             "import moe_placement.solver.problem",
             "may not use solver",
         ),
+        (
+            "moe_serve.control.planning.planted",
+            "from moe_serve.control.requests.router import Router",
+            "planning may not use requests",
+        ),
         ("moe_placement.solver.problem", "from time import monotonic", "no clock"),
         ("moe_serve.types", "import torch", "moe_serve.types must start without torch"),
         ("moe_serve.edge.planted", "from torch import Tensor", "must start without torch"),
         (
-            "moe_serve.control.client",
+            "moe_serve.control.requests.client",
             "import moe_kernels.ops",
-            "moe_serve.control.client -> moe_kernels.ops -> torch",
+            "moe_serve.control.requests.client -> moe_kernels.ops -> torch",
         ),
         ("moe_serve.config.tree", "class A:\n    import torch", "must start without torch"),
         ("moe_serve.schedule.planted", "import moe_placement.plan", "types and errors only"),
         ("moe_serve.schedule.planted", "import moe_serve.config.tree", "may not use config"),
         ("moe_serve.edge.planted", "from ..layers import context", "edge may not use layers"),
-        ("moe_serve.control.client", "import moe_serve.edge", "control may not use edge"),
+        ("moe_serve.control.requests.client", "import moe_serve.edge", "control may not use edge"),
         ("moe_serve.layers.context", "from moe_serve import step", "layers may not use step"),
         ("moe_serve.layers.context", "from ..models import planted", "may not use models"),
         ("moe_serve.models.planted", "import moe_serve.step", "models may not use step"),
@@ -110,7 +115,7 @@ def test_a_planted_fault_is_seen(
 
 
 def test_torch_in_a_function_of_a_light_room_is_allowed(sources: dict[str, Source]) -> None:
-    assert plant(sources, "moe_serve.control.client", "def f():\n    import torch") == []
+    assert plant(sources, "moe_serve.control.requests.client", "def f():\n    import torch") == []
 
 
 def test_a_circle_is_found_behind_modules_that_only_lead_to_it() -> None:

@@ -7,7 +7,7 @@ from moe_comm.transport.exchange import Exchange
 from moe_serve.accuracy.divergence import Divergence, divergence, require_accurate
 from moe_serve.accuracy.reference import reference_logits
 from moe_serve.accuracy.served import Prompts, Run, follow, served_logits
-from moe_serve.control.together import together
+from moe_serve.control.meeting.together import together
 from moe_serve.weights.checkpoint import Checkpoint
 
 

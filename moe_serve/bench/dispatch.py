@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_serve.bench.record import record, write
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.meeting.mpirun import mpirun_command, mpirun_environment
 from moe_serve.errors import ConfigError
 from moe_serve.huge_pages import ask_for_huge_pages
 

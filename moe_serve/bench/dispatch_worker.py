@@ -22,8 +22,8 @@ from moe_devices.threads import bind_threads
 from moe_placement.equal_split import equal_split
 from moe_placement.plan import PoolPlan
 
-from moe_serve.control.addresses import host_address
-from moe_serve.control.world import LaunchedWorld, launched_world
+from moe_serve.control.meeting.addresses import host_address
+from moe_serve.control.meeting.world import LaunchedWorld, launched_world
 
 _DEADLINE = 60.0
 # What the world itself opens, and closes.

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from moe_serve.bench.load import Load
 from moe_serve.bench.record import record, write
-from moe_serve.control.deployment import read_spec
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.meeting.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.planning.deployment import read_spec
 from moe_serve.errors import ConfigError
 from moe_serve.weights.config_files import read_config
 

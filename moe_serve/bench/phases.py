@@ -14,9 +14,9 @@ from moe_serve.bench.phases_predicted import SimulatedPhases, simulate_phases
 from moe_serve.bench.server import read_counters, serving
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import resolve
-from moe_serve.control.deployment import plan_deployment
-from moe_serve.control.model_json import read_model_json
-from moe_serve.control.service import ServicePrediction, predict_service
+from moe_serve.control.planning.deployment import plan_deployment
+from moe_serve.control.planning.model_json import read_model_json
+from moe_serve.control.planning.service import ServicePrediction, predict_service
 from moe_serve.demo import write_checkpoint
 from moe_serve.demo_config import demo_config
 

@@ -8,7 +8,7 @@ from moe_placement.simulator.distribution import distribution_of
 
 from moe_serve.bench.phases_client import Answer
 from moe_serve.bench.phases_predicted import KindTimes, SimulatedPhases
-from moe_serve.control.service import ServicePrediction
+from moe_serve.control.planning.service import ServicePrediction
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from moe_placement.simulator.simulation import simulate
 
 from moe_serve.bench.phases_load import Arrival
 from moe_serve.config.tree import Config
-from moe_serve.control.deployment import ACTIVATION_BYTES, Deployment
-from moe_serve.control.planned_workers import PlannedWorker, planned_workers
+from moe_serve.control.planning.deployment import ACTIVATION_BYTES, Deployment
+from moe_serve.control.planning.planned_workers import PlannedWorker, planned_workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from moe_placement.plan import Plan, PoolPlan
 from moe_placement.solver.problem import Floats
 
 from moe_serve.config.tree import LinkConfig
-from moe_serve.control.expert_problem import find_links
-from moe_serve.control.pace import pace_of
+from moe_serve.control.planning.expert_problem import find_links
+from moe_serve.control.planning.pace import pace_of
 
 # Rows cross links as float32, out and back.
 _ELEMENT_BYTES = 4

@@ -20,9 +20,9 @@ from moe_serve.bench.unlike import Unlike
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import resolve
 from moe_serve.config.tree import Config
-from moe_serve.control.deployment import Deployment, plan_deployment
-from moe_serve.control.hardware import pool_hardware
-from moe_serve.control.model_json import read_model_json
+from moe_serve.control.planning.deployment import Deployment, plan_deployment
+from moe_serve.control.planning.hardware import pool_hardware
+from moe_serve.control.planning.model_json import read_model_json
 
 # Replicas of busy experts may take so many more slots.
 _REDUNDANCY = 0.25

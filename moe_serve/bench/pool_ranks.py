@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from moe_serve.bench.pool_worker import PoolJob, RankFigures
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.meeting.mpirun import mpirun_command, mpirun_environment
 from moe_serve.errors import ConfigError
 
 _RUN_SECONDS = 900.0

@@ -11,7 +11,7 @@ import numpy as np
 from moe_devices.quota import enter
 from moe_placement.load.trace_file import save
 
-from moe_serve.control.world import launched_world
+from moe_serve.control.meeting.world import launched_world
 from moe_serve.llm import LLM
 from moe_serve.messages import RankStats
 from moe_serve.types import SamplingParams

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
-from moe_serve.control.world import die_with_parent
+from moe_serve.control.meeting.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.meeting.world import die_with_parent
 from moe_serve.errors import ConfigError
 
 _READY_SECONDS = 120.0

@@ -10,7 +10,7 @@ from moe_serve.bench.slices_job import MemorySample, RankLog, Run, Stream
 from moe_serve.bench.slices_models import PAGE_SIZE, BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import serving
 from moe_serve.bench.table import Row, Rows, target
-from moe_serve.control.deployment import read_spec
+from moe_serve.control.planning.deployment import read_spec
 from moe_serve.schedule.ledger import CACHE
 from moe_serve.tenancy import WEIGHTS, WORKING_SPACE
 from moe_serve.weights.config_files import read_config

@@ -14,8 +14,8 @@ import msgspec
 import yaml
 
 from moe_serve.bench.slices_job import READY, RankLog, Run
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
-from moe_serve.control.world import die_with_parent
+from moe_serve.control.meeting.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.meeting.world import die_with_parent
 from moe_serve.errors import ConfigError
 
 _READY_SECONDS = 120.0

@@ -12,7 +12,7 @@ from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import serving
 from moe_serve.bench.table import Row, Rows, target
 
-_LAYERS = {"dense": 2, "moe": 1, "dense-large": 3, "dense-other": 2}
+_LAYERS = {"dense": 2, "moe": 1, "dense-large": 2, "dense-other": 2}
 _MEMORY_MB = 128
 _MAX_STEP = 0.003
 # In which engines learn what their steps take.

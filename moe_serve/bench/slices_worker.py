@@ -20,7 +20,7 @@ from moe_serve.bench.slices_memory_watch import MemoryWatch
 from moe_serve.bench.slices_recorded import RecordedTenants, TenantsInTurn
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.load import load_config
-from moe_serve.control.world import die_with_parent, launched_world
+from moe_serve.control.meeting.world import die_with_parent, launched_world
 from moe_serve.hosting import Host, host_models, no_plan
 from moe_serve.step.changes import TenantChanges, no_changes
 from moe_serve.step.expert_load import ExpertCounter

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from moe_serve.control.client import EngineClient, ServedModel
+from moe_serve.control.requests.client import EngineClient, ServedModel
 from moe_serve.edge.auth import ApiKeyMiddleware
 from moe_serve.edge.chat import ChatRoute
 from moe_serve.edge.completions import CompletionRoute

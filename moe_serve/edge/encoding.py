@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from uuid import uuid4
 
-from moe_serve.control.client import EngineClient
+from moe_serve.control.requests.client import EngineClient
 from moe_serve.edge.encoder_bodies import EncoderBody
 from moe_serve.edge.errors import ContextLengthError, raise_failure
 from moe_serve.edge.input_tokens import EncoderInput

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from moe_serve.control.client import EngineClient
+from moe_serve.control.requests.client import EngineClient
 from moe_serve.edge.choice import Choice, Delta
 from moe_serve.edge.lifetimes import lifetimes
 from moe_serve.edge.merge import merge

@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 from moe_placement.load.trace_file import save
 
-from moe_serve.control.balancer import Balancer
-from moe_serve.control.expert_load import ExpertLoadRecord
-from moe_serve.control.front_end import DRAIN, FrontEndStart
-from moe_serve.control.plan_status import PlanStatus
-from moe_serve.control.remote_engine import RemoteEngine
-from moe_serve.control.router import Router
-from moe_serve.control.slice_keeper import SliceKeeper
+from moe_serve.control.balancing.balancer import Balancer
+from moe_serve.control.balancing.expert_load import ExpertLoadRecord
+from moe_serve.control.balancing.plan_status import PlanStatus
+from moe_serve.control.requests.front_end import DRAIN, FrontEndStart
+from moe_serve.control.requests.remote_engine import RemoteEngine
+from moe_serve.control.requests.router import Router
+from moe_serve.control.requests.slice_keeper import SliceKeeper
 from moe_serve.edge.app import MakeKeeper, create_app
 from moe_serve.edge.auth import read_keys, warn_if_exposed
 from moe_serve.edge.metrics import Metrics

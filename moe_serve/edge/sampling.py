@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moe_serve.control.client import ServedModel
+from moe_serve.control.requests.client import ServedModel
 from moe_serve.edge.bodies import SEED_LIMIT, GenerationBody
 from moe_serve.edge.errors import ContextLengthError
 from moe_serve.errors import RequestError

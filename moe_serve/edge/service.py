@@ -11,7 +11,7 @@ from pathlib import Path
 from time import time
 from uuid import uuid4
 
-from moe_serve.control.client import EngineClient
+from moe_serve.control.requests.client import EngineClient
 from moe_serve.edge.bodies import GenerationBody
 from moe_serve.edge.choice import Choice
 from moe_serve.edge.errors import NotReadyError

@@ -8,8 +8,8 @@ import msgspec
 from moe_placement.plan import Plan
 
 from moe_serve.config.tree import Config
-from moe_serve.control.deployment import Deployment
-from moe_serve.control.groups import RankGroups
+from moe_serve.control.planning.deployment import Deployment
+from moe_serve.control.planning.groups import RankGroups
 from moe_serve.errors import PlacementError
 from moe_serve.survive.remaining_plan import (
     Missing,

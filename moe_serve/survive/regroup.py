@@ -13,8 +13,8 @@ from moe_comm.transport.lifeline import Record
 from moe_placement.plan import Plan
 
 from moe_serve.bring_up import Meeting
-from moe_serve.control.groups import part_of
-from moe_serve.control.together import together
+from moe_serve.control.meeting.together import together
+from moe_serve.control.planning.groups import part_of
 from moe_serve.errors import AgreedError
 from moe_serve.exchanges import make_dispatcher, open_exchanges, routing_tables
 from moe_serve.kv_join import KvJoin

@@ -6,7 +6,7 @@ from dataclasses import replace
 from moe_placement.plan import Plan
 
 from moe_serve.config.tree import Config
-from moe_serve.control.deployment import Deployment, memory_of
+from moe_serve.control.planning.deployment import Deployment, memory_of
 from moe_serve.survive.remaining_plan import Missing, groups_left, with_missing
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 from moe_placement.plan import Plan
 
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.meeting.world import LaunchedWorld
 
 
 @dataclass(frozen=True, slots=True)

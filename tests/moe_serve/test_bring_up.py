@@ -12,8 +12,8 @@ from thread_worlds import STEP_SECONDS, Worlds, close
 
 from moe_serve import bring_up
 from moe_serve.bring_up import Meeting
-from moe_serve.control.together import together
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.meeting.together import together
+from moe_serve.control.meeting.world import LaunchedWorld
 
 SHORT_SECONDS = 0.5
 LOADING_SECONDS = 3 * SHORT_SECONDS

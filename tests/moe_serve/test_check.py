@@ -14,8 +14,8 @@ from moe_serve.check import check
 from moe_serve.check_report import CheckReport, print_report
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import resolve
-from moe_serve.control.deployment import Deployment, plan_deployment
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.meeting.world import LaunchedWorld
+from moe_serve.control.planning.deployment import Deployment, plan_deployment
 from moe_serve.errors import ConfigError, PlacementError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -211,7 +211,7 @@ def test_other_ranks_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def uneven() -> CheckReport:
     """256 experts on 7 ranks: four ranks have one more than the others."""
     config = load_config(CONFIGS / "deepseek_v3.yaml", ["pools.0.ranks=7", "pools.0.memory=1TiB"])
-    from moe_serve.control.model_json import read_model_json
+    from moe_serve.control.planning.model_json import read_model_json
 
     model_json = read_model_json(config.models[0])
     resolved = resolve(config, model_json, 1)

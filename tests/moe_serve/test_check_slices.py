@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel
 
 from moe_serve.check import check
 from moe_serve.config.load import load_config
-from moe_serve.control.world import LaunchedWorld
+from moe_serve.control.meeting.world import LaunchedWorld
 from moe_serve.errors import PlacementError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "slices.yaml"

@@ -150,7 +150,7 @@ def test_the_world_is_checked_before_torch_is_loaded(config: Path) -> None:
     )
     assert "pools need 2 ranks" in found.stderr
     assert "| torch" not in found.stderr.replace("  ", "")
-    assert "moe_serve.control.world" in found.stderr
+    assert "moe_serve.control.meeting.world" in found.stderr
 
 
 def test_under_mpirun_rank_0_alone_prints_the_check(mpirun: Command, config: Path) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from moe_serve.config.tree import Config, ModelConfig, PoolConfig, ServerConfig
-from moe_serve.control.mpirun import mpirun_command, mpirun_environment
+from moe_serve.control.meeting.mpirun import mpirun_command, mpirun_environment
 from moe_serve.errors import BringUpError
 from moe_serve.launch import curl_line
 

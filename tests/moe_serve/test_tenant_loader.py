@@ -18,8 +18,8 @@ from moe_serve.config.tree import (
     SchedulerConfig,
     SliceConfig,
 )
-from moe_serve.control.tenant_view import plan_slices
-from moe_serve.control.world import launched_world
+from moe_serve.control.meeting.world import launched_world
+from moe_serve.control.planning.tenant_view import plan_slices
 from moe_serve.errors import LedgerError
 from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange
 from moe_serve.open_rank import open_rank

@@ -17,9 +17,9 @@ from moe_serve.bench.phases_predicted import KindTimes, SimulatedPhases, simulat
 from moe_serve.bench.server import serving
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import resolve
-from moe_serve.control.deployment import plan_deployment
-from moe_serve.control.model_json import read_model_json
-from moe_serve.control.service import ServicePrediction
+from moe_serve.control.planning.deployment import plan_deployment
+from moe_serve.control.planning.model_json import read_model_json
+from moe_serve.control.planning.service import ServicePrediction
 from moe_serve.errors import ConfigError
 
 SHORT = RequestKind(name="short", prompt_tokens=32, output_tokens=48, rate=6.0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from moe_serve.control.client import ServedModel
+from moe_serve.control.requests.client import ServedModel
 from moe_serve.edge.bodies import ChatBody, CompletionBody, GenerationBody
 from moe_serve.edge.errors import ContextLengthError
 from moe_serve.edge.sampling import CHAT, COMPLETION, choice_seed, resolve_max_tokens

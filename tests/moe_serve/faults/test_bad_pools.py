@@ -15,7 +15,7 @@ from moe_placement.plan_file import save
 from world_runs import MOE_LAYERS, NUM_EXPERTS, kill
 
 from moe_serve.config.load import load_config
-from moe_serve.control.host import host_memory
+from moe_serve.control.meeting.host import host_memory
 from moe_serve.early_checks import check_plan
 from moe_serve.errors import PlacementError
 

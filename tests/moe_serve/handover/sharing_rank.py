@@ -14,7 +14,7 @@ from sharing_runs import hand_over
 
 from moe_serve.bring_up import meet
 from moe_serve.config.load import load_config
-from moe_serve.control.world import launched_world
+from moe_serve.control.meeting.world import launched_world
 
 
 def main() -> None:

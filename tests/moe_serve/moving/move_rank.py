@@ -21,7 +21,7 @@ from moe_placement.plan_file import load
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.build import Rank, build_rank
 from moe_serve.config.load import load_config
-from moe_serve.control.world import launched_world
+from moe_serve.control.meeting.world import launched_world
 from moe_serve.messages import Command, PlanChange, RankStats, Report
 from moe_serve.step.changes import no_changes
 from moe_serve.step.tenants import Tenants

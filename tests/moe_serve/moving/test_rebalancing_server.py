@@ -16,7 +16,7 @@ from moe_placement.load.trace_file import load
 
 from moe_serve.config.load import load_config
 from moe_serve.config.resolve import resolve
-from moe_serve.control.deployment import plan_deployment
+from moe_serve.control.planning.deployment import plan_deployment
 
 pytestmark = pytest.mark.slow
 

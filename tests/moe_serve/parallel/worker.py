@@ -27,7 +27,7 @@ from sharing_runs import hand_over
 import moe_serve.load_rank
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.load import load_config
-from moe_serve.control.world import launched_world
+from moe_serve.control.meeting.world import launched_world
 from moe_serve.llm import LLM, Completion
 from moe_serve.models.experts_model import ExpertsModel
 from moe_serve.types import SamplingParams

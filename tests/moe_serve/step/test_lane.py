@@ -17,7 +17,7 @@ from moe_devices.partition import Partition
 from moe_serve.bring_up import meet
 from moe_serve.build import build_rank
 from moe_serve.config.tree import CacheConfig, Config, ModelConfig, PoolConfig
-from moe_serve.control.world import launched_world
+from moe_serve.control.meeting.world import launched_world
 from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.types import Request, SamplingParams, TokenEvent

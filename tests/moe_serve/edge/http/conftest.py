@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from moe_serve.control.client import ServedModel
+from moe_serve.control.requests.client import ServedModel
 from moe_serve.edge.app import create_app
 from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server

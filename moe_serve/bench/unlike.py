@@ -3,9 +3,10 @@
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from moe_devices.errors import DeviceError
@@ -85,14 +86,16 @@ def under_quotas(options: argparse.Namespace, folder: Path) -> Iterator[Unlike]:
             ]
         except DeviceError as error:
             raise ConfigError(f"--tables measured: {error}") from error
+        files = [folder / f"{name}.yaml" for name in _SPEEDS]
+        hardware = _calibrate(dict(zip(files, groups, strict=True)))
         pools = tuple(
             BenchPool(
-                name=name,
+                name=path.stem,
                 device="cpu",
-                hardware=_calibrate(folder / f"{name}.yaml", group),
-                role="both" if name == "fast" else "experts",
+                hardware=path,
+                role="both" if path.stem == "fast" else "experts",
             )
-            for name, group in zip(_SPEEDS, groups, strict=True)
+            for path in hardware
         )
         work = Workload(model=model, num_sequences=options.tokens, num_steps=options.steps)
         shares = " : ".join(f"{cores:g}" for cores in options.quotas)
@@ -127,8 +130,32 @@ def declare_device(path: Path, speed: float, flops: float = 1e13, bandwidth: flo
     return path
 
 
-def _calibrate(path: Path, group: Path) -> Path:
-    """Measure what a rank in the control group has, with the model's own shapes."""
+def _calibrate(groups: Mapping[Path, Path]) -> Sequence[Path]:
+    """Measure what a rank in each control group has, with the model's own shapes; all at once, as
+    the ranks will compute: they share cores and caches.
+
+    Args:
+        groups: by the file that is to say it.
+    """
+    print("calibrating all ranks at once ...", file=sys.stderr, flush=True)
+    with ExitStack() as stack:
+        started = {
+            path: stack.enter_context(
+                subprocess.Popen(
+                    _calibrate_command(path),
+                    preexec_fn=partial(enter, group),
+                    stdout=subprocess.DEVNULL,
+                )
+            )
+            for path, group in groups.items()
+        }
+        for path, process in started.items():
+            if code := process.wait():
+                raise ConfigError(f"moe_plan calibrate for {path.stem} ended with {code}")
+    return list(groups)
+
+
+def _calibrate_command(path: Path) -> Sequence[str]:
     shapes = {
         "--hidden": _REAL_MODEL["hidden_size"],
         "--expert-width": _REAL_MODEL["moe_intermediate_size"],
@@ -138,11 +165,4 @@ def _calibrate(path: Path, group: Path) -> Path:
         "--output": path,
     }
     words = [f"{word}" for pair in shapes.items() for word in pair]
-    command = [sys.executable, "-m", "moe_placement.cli.main", "calibrate", *words]
-    print(f"calibrating {path.stem} ...", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        command, preexec_fn=lambda: enter(group), stdout=subprocess.DEVNULL, text=True
-    )
-    if done.returncode != 0:
-        raise ConfigError(f"moe_plan calibrate for {path.stem} ended with {done.returncode}")
-    return path
+    return [sys.executable, "-m", "moe_placement.cli.main", "calibrate", *words]

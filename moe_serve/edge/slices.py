@@ -22,7 +22,7 @@ _GRACE_SECONDS = 30.0
 
 
 class SliceKeeper(Protocol):
-    """See `control/slice_keeper.py`."""
+    """See `control/requests/slice_keeper.py`."""
 
     def values(self) -> dict[str, Any]: ...
 

@@ -4,8 +4,14 @@ VENV ?= .venv
 INDEX ?=
 CONFIG ?= configs/demo.yaml
 RUN = $(VENV)/bin/python -m
-# Tests of one process each share the cores; those that start ranks or keep time have them alone.
-BESIDE = --numprocesses auto --dist worksteal
+# Tests of one process each share the cores; all others, which start ranks or keep time, have them
+# to themselves.
+SHARING = tests/kernels tests/placement tests/test_docs.py tests/test_floors.py \
+	$(addprefix tests/moe_serve/,accuracy config control edge encoders layers models schedule step \
+	weights test_cli.py test_early_checks.py test_planner_install.py test_simulated.py) \
+	$(wildcard tests/moe_serve/test_engine_*.py tests/moe_serve/test_check*.py)
+SHARE = --numprocesses auto --dist worksteal $(SHARING)
+ALONE = tests $(SHARING:%=--ignore=%)
 INSTALL = $(RUN) pip install --quiet --disable-pip-version-check $(if $(INDEX),--index-url $(INDEX))
 
 .PHONY: serve test test-all check clean
@@ -14,12 +20,12 @@ serve: $(VENV)/serve.installed
 	@$(RUN) moe_serve.launch --config $(CONFIG)
 
 test: $(VENV)/test.installed
-	$(RUN) pytest $(BESIDE) -m "not alone and not slow and not gpu and not npu"
-	$(RUN) pytest -m "alone and not slow and not gpu and not npu"
+	$(RUN) pytest -m "not slow and not gpu and not npu" $(SHARE)
+	$(RUN) pytest -m "not slow and not gpu and not npu" $(ALONE)
 
 test-all: $(VENV)/test.installed
-	$(RUN) pytest $(BESIDE) -m "not alone and not gpu and not npu"
-	$(RUN) pytest -m "alone and not gpu and not npu"
+	$(RUN) pytest -m "not gpu and not npu" $(SHARE)
+	$(RUN) pytest -m "not gpu and not npu" $(ALONE)
 
 check: $(VENV)/test.installed
 	$(RUN) ruff format --check .

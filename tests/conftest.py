@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
@@ -13,31 +12,6 @@ import pytest
 from moe_serve.control.meeting.mpirun import mpirun_command
 
 MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-_TESTS = Path(__file__).parent
-# Folders and files whose tests are of one process each and mind no other one.
-_BESIDE_OTHERS = (
-    "kernels",
-    "placement",
-    *(
-        f"moe_serve/{name}"
-        for name in (
-            "accuracy",
-            "config",
-            "control",
-            "edge",
-            "encoders",
-            "layers",
-            "models",
-            "schedule",
-            "step",
-            "weights",
-            "test_engine_",
-            "test_check",
-        )
-    ),
-)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,9 +72,6 @@ def _kill(process: "subprocess.Popen[str]") -> tuple[str, str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without a GPU what needs one is skipped, also where nobody deselects it."""
-    for item in items:
-        if not item.path.relative_to(_TESTS).as_posix().startswith(_BESIDE_OTHERS):
-            item.add_marker(pytest.mark.alone)
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if not needing:
         return

@@ -4,9 +4,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 WORKER = str(Path(__file__).parent / "groups_worker.py")
 
 
+@pytest.mark.slow
 def test_a_rank_is_called_away_while_another_waits_for_it_in_mpi(
     mpirun: "Callable[..., subprocess.CompletedProcess[str]]",
 ) -> None:

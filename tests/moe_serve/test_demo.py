@@ -37,6 +37,7 @@ def test_transformers_loads_it_and_it_speaks(tmp_path: Path) -> None:
     assert json.loads((path / "config.json").read_text()) == demo_config()
 
 
+@pytest.mark.slow
 def test_processes_at_once_make_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from moe_serve.demo import demo_checkpoint; "

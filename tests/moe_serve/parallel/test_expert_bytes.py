@@ -17,6 +17,7 @@ def stored_bytes(path: Path, experts: bool) -> int:
     return sum(stored.stored(name).num_bytes for name in stored if (".experts." in name) == experts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_each_rank_reads_and_holds_its_own_experts(

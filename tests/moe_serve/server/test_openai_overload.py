@@ -10,6 +10,8 @@ import pytest
 from live_server import LiveServer, live_server, server_config
 from quick import quick_among
 
+pytestmark = pytest.mark.slow
+
 NUM_REQUESTS = 8
 MAX_SEQUENCES, MAX_WAITING = 2, 1
 

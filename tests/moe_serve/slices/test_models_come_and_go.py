@@ -224,6 +224,7 @@ async def _shrink(client: httpx.AsyncClient, memory_mb: int) -> int:
         memory_mb -= 1
 
 
+@pytest.mark.slow
 def test_a_share_changes_beside_a_number_of_pages_that_is_given(
     model_paths: Mapping[str, Path], tmp_path: Path
 ) -> None:
@@ -243,7 +244,7 @@ def test_a_share_changes_beside_a_number_of_pages_that_is_given(
 async def _fill_cache(client: httpx.AsyncClient, first_tokens: range) -> int:
     """Bytes that the model holds after answers to so many prompts that differ."""
     for token in first_tokens:
-        body = completion("small", 104, prompt=[token, 6, 7])
+        body = completion("small", 160, prompt=[token, 6, 7])
         (await client.post("/v1/completions", json=body)).raise_for_status()
     (used,) = (await client.get("/v1/slices")).json()["data"][0]["used"]
     return int(used["memory_bytes"]["cache"])

@@ -55,6 +55,7 @@ def test_idle_time_is_lent(one_rank: LiveServer) -> None:
     assert shares["small"][0] > 0.85
 
 
+@pytest.mark.slow
 def test_a_share_changes_under_load(one_rank: LiveServer) -> None:
     url = one_rank.url
     with busy(url, ["small", "little"], 5):

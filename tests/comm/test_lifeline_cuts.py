@@ -80,6 +80,7 @@ def wired(guests: dict[int, GuestLifeline], *pairs: tuple[int, int]) -> Iterator
         yield relays
 
 
+@pytest.mark.slow
 def test_a_silent_wire_loses_the_smaller_end_in_time() -> None:
     with lines() as (host, guests), wired(guests, (1, 3), (2, 3), (1, 4)) as relays:
         with pytest.raises(PeerLostError, match="still hears of all"):

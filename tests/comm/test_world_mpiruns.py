@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
 WORKER = str(Path(__file__).parent / "world_worker.py")
 CHECKS = (
@@ -19,6 +21,7 @@ CHECKS = (
 )
 
 
+@pytest.mark.slow
 def test_two_mpiruns_form_one_world(mpirun: MpiRun) -> None:
     """The first of them starts two programs."""
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -35,6 +35,7 @@ def check_record(written: Any, path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_one_rank_alone(
     checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

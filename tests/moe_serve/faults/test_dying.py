@@ -7,7 +7,6 @@ from typing import Any
 import psutil
 import pytest
 from fault_runs import Run, open_streams
-from quick import quick_among
 
 LONG = 3000
 VICTIMS: dict[str, Callable[[Run], psutil.Process]] = {
@@ -17,7 +16,8 @@ VICTIMS: dict[str, Callable[[Run], psutil.Process]] = {
 }
 
 
-@pytest.mark.parametrize("victim", quick_among(["rank 0", "rank 1", "mpirun"], ["rank 1"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_streams_get_an_error_event_and_the_job_ends(
     start: Callable[..., Run], two_ranks: dict[str, Any], victim: str
 ) -> None:

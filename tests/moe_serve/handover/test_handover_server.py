@@ -152,6 +152,7 @@ def test_who_waits_for_keys_and_values_sleeps(server: LiveServer, ask: Any) -> N
     assert metrics.since("steps_total", DECODE) <= 6
 
 
+@pytest.mark.slow
 def test_streams_go_on_while_long_prompts_arrive(
     server: LiveServer, ask: Any, expected: Any
 ) -> None:

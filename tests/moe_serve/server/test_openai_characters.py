@@ -10,6 +10,9 @@ import pytest
 SHIP, SKY = "🚢", "天"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def deltas(http: httpx.Client) -> Callable[..., list[str]]:
     """deltas(prompt, **fields): the texts of the events that have one, from the raw stream."""

@@ -74,7 +74,7 @@ def test_ranks_of_one_mpirun_come_back_beyond_a_bridge(worlds: Worlds) -> None:
         early = worlds.start_again("far")
         while not early.ranks():
             time.sleep(0.05)
-        time.sleep(2.0 if epoch == 1 else 5.0)
+        time.sleep(1.0 if epoch == 1 else 2.0)
         kill(early)
         assert metric(url, "moe_serve_membership_epoch") == epoch
         far = worlds.start_again("far")

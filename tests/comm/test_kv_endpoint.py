@@ -266,3 +266,52 @@ def test_who_waits_for_the_rest_of_an_offer_hears_that_it_failed() -> None:
         for end in (first, second):
             end.endpoint.offer("r", 3, ["b:0"])
         assert receiver.wait(Offered) == Offered("r", 3, ("a:0", "a:1"), 1)
+
+
+def test_a_receiver_that_comes_later_hears_what_was_in_vain() -> None:
+    """It may have thought itself connected, and would wait for the offer."""
+    with ends(hello("a"), hello("b"), limits=KvLimits(idle_seconds=1.0)) as (sender, receiver):
+        sender.endpoint.offer("r", 3, ["b"])
+        assert sender.wait(SendFailed) == SendFailed("r", "b is not connected")
+        meet(sender, receiver)
+        assert receiver.wait(ReceiveFailed) == ReceiveFailed(
+            "r", "a withdrew it: b is not connected"
+        )
+        # The next one is offered as if nothing had been.
+        receiver.told.clear()
+        sender.endpoint.offer("r", 3, ["b"])
+        assert receiver.wait(Offered) == Offered("r", 3, ("a",), 2)
+
+
+def test_a_receiver_that_was_lost_hears_it_when_it_is_back() -> None:
+    with ends(hello("a"), hello("b"), hello("b")) as (sender, first, second):
+        meet(sender, first)
+        sender.endpoint.offer("r", 3, ["b"])
+        first.wait(Offered)
+        first.endpoint.close()
+        sender.wait(SendFailed)
+        meet(sender, second)
+        failed = second.wait(ReceiveFailed)
+        assert isinstance(failed, ReceiveFailed) and "b was lost" in failed.reason
+
+
+def test_of_several_receivers_those_that_are_there_hear_of_the_one_that_is_not() -> None:
+    (sending,), receiving = hellos("a", "gqa", 1), hellos("b", "gqa", 2)
+    with ends(sending, *receiving) as (sender, first, second):
+        meet(sender, first)
+        sender.endpoint.offer("r", 3, ["b:0", "b:1"])
+        for end in (first, second):
+            if end is second:
+                meet(sender, end)
+            failed = end.wait(ReceiveFailed)
+            assert failed == ReceiveFailed("r", "a:0 withdrew it: b:1 is not connected")
+
+
+def test_what_was_in_vain_long_ago_is_told_nobody() -> None:
+    with ends(hello("a"), hello("b"), limits=QUICK) as (sender, receiver):
+        sender.endpoint.offer("r", 3, ["b"])
+        sender.wait(SendFailed)
+        time.sleep(1.0)
+        meet(sender, receiver)
+        time.sleep(0.3)
+        assert receiver.endpoint.poll() == []

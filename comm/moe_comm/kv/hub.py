@@ -106,6 +106,7 @@ class Hub:
             self._leave(known, "it connected anew")
         self._links[link.name] = link
         self._inbox.put(PeerReady(link.peer.hello, link.peer.sending, link.peer.receiving))
+        self.sending.on_ready(link)
 
     def _leave(self, link: Link, reason: str) -> None:
         if self._links.get(link.name) is link:

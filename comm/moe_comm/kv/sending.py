@@ -11,6 +11,7 @@ from moe_comm.kv.frames import FrameError, encode_head
 from moe_comm.kv.link import Link, Parcel
 from moe_comm.kv.messages import Accept, Block, Complete, Offer, Refuse, Withdraw
 from moe_comm.kv.number_types import Array
+from moe_comm.kv.untold import Ended, Untold
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class _Sent:
 
 
 class Sending:
-    """Every offer ends in one Delivered or SendFailed."""
+    """Every offer ends in one Delivered or SendFailed; its receivers hear of a failure too."""
 
     def __init__(
         self, links: Mapping[str, Link], budget: Budget, emit: Callable[[KvEvent], None]
@@ -43,13 +44,16 @@ class Sending:
         self._emit = emit
         self._requests: dict[str, _Sent] = {}
         self._by_transfer: dict[tuple[Link, int], tuple[_Sent, _Leg]] = {}
+        self._untold = Untold()
 
     def offer(self, request_id: str, num_tokens: int, peers: Sequence[str]) -> None:
         links = [self._links.get(name) for name in peers]
         for name, link in zip(peers, links, strict=True):
             if link is None or link.peer.sending is None:
                 verb = "connected" if link is None else "a receiver"
-                self._emit(SendFailed(request_id, f"{name} is not {verb}"))
+                reason = f"{name} is not {verb}"
+                self._tell_failure(peers, Ended(request_id, num_tokens, reason))
+                self._emit(SendFailed(request_id, reason))
                 return
         legs = [_Leg(link, link.next_transfer()) for link in links if link is not None]
         request = _Sent(request_id, num_tokens, legs, time.monotonic())
@@ -103,6 +107,12 @@ class Sending:
             self._forget(request)
             self._emit(Delivered(request.request_id))
 
+    def on_ready(self, link: Link) -> None:
+        """Tell it what ended while it was not there."""
+        if link.peer.sending is not None:
+            for ended in self._untold.take(link.name):
+                _say_failure(link, ended)
+
     def on_lost(self, link: Link, reason: str) -> None:
         for request in [*self._requests.values()]:
             if any(leg.link is link for leg in request.legs):
@@ -113,6 +123,7 @@ class Sending:
         for request in [*self._requests.values()]:
             if request.last_progress < overdue:
                 self._fail(request, f"nothing moved for {idle_seconds:g} s")
+        self._untold.on_time(idle_seconds)
 
     def _find(self, link: Link, transfer: int) -> tuple[_Sent, _Leg] | None:
         return self._by_transfer.get((link, transfer))
@@ -120,9 +131,23 @@ class Sending:
     def _fail(self, request: _Sent, reason: str) -> None:
         self._forget(request)
         for leg in request.legs:
-            if not leg.is_delivered:
+            if leg.is_delivered:
+                continue
+            if self._links.get(leg.link.name) is leg.link:
                 leg.link.say(Withdraw(leg.transfer, reason))
+            else:
+                ended = Ended(request.request_id, request.num_tokens, reason)
+                self._tell_failure([leg.link.name], ended)
         self._emit(SendFailed(request.request_id, reason))
+
+    def _tell_failure(self, peers: Sequence[str], ended: Ended) -> None:
+        """Of an offer that these peers have not heard of, now or when they are back."""
+        for name in peers:
+            link = self._links.get(name)
+            if link is None:
+                self._untold.note(name, ended)
+            elif link.peer.sending is not None:
+                _say_failure(link, ended)
 
     def _forget(self, request: _Sent) -> None:
         request.is_live = False
@@ -141,6 +166,12 @@ class Sending:
             self._budget.give_back(leg.link.name, parts_bytes(parts))
 
         leg.link.put(Parcel(pack, done, parts_bytes(parts)))
+
+
+def _say_failure(link: Link, ended: Ended) -> None:
+    transfer = link.next_transfer()
+    link.say(Offer(transfer, ended.request_id, ended.num_tokens))
+    link.say(Withdraw(transfer, ended.reason))
 
 
 def _pack_block(leg: _Leg, layer: int, first_token: int, parts: Parts) -> Sequence[bytes | Array]:

@@ -143,14 +143,38 @@ def test_a_request_that_ends_at_its_decoding_rank_ends_at_the_other(
 
 
 def test_lost_ends_find_each_other_again(latent: Pair, alone: Any) -> None:
-    asked = requests((50,))
-    links = latent.endpoints[DECODE]._hub._links
-    (first,) = links.values()
-    first.cut()
-    latent.until(lambda: links.get("prefill:0", first) is not first)
+    asked, before = requests((50,)), links_of(latent)
+    before[DECODE].cut()
+    latent.until(lambda: not set(before) & set(links_of(latent)) and len(links_of(latent)) == 2)
     latent.turn()
     assert latent.run(asked) == alone("deepseek_v3", asked)
     assert latent.decode.stats().num_handovers == 1
+
+
+def test_a_request_between_two_connections_is_computed_where_it_is_decoded(
+    latent: Pair, alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoding end is connected again and waits; the other has offered it to nobody."""
+    asked, (_, first) = requests((50,)), links_of(latent)
+    late: list[Any] = []
+    endpoint = latent.endpoints[PREFILL]
+    join = endpoint._hub._join
+    monkeypatch.setattr(endpoint._hub, "_join", late.append)
+    first.cut()
+    latent.until(lambda: bool(late) and len(links_of(latent)) == 1)
+    latent.turn()
+    for request in asked:
+        latent.add(request)
+    latent.until(lambda: not latent.prefill.has_work)
+    endpoint._do(lambda: join(late[0]))
+    latent.until_all_ended()
+    assert latent.tokens() == alone("deepseek_v3", asked)
+    assert latent.decode.stats().num_handover_failures == 1
+
+
+def links_of(both: Pair) -> list[Any]:
+    """Of each end the connection to the other, if there is one."""
+    return [link for end in both.endpoints for link in end._hub._links.values()]
 
 
 def test_ends_of_different_models_do_not_join(checkpoint: Callable[..., Path]) -> None:

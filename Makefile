@@ -12,7 +12,8 @@ SHARING = tests/kernels tests/placement tests/test_docs.py tests/test_floors.py 
 	$(wildcard tests/moe_serve/test_engine_*.py tests/moe_serve/test_check*.py)
 SHARE = --numprocesses auto --dist worksteal $(SHARING)
 ALONE = tests $(SHARING:%=--ignore=%)
-INSTALL = $(RUN) pip install --quiet --disable-pip-version-check $(if $(INDEX),--index-url $(INDEX))
+# Of the modules that are installed few are ever imported, and compiled then.
+INSTALL = $(RUN) pip install --quiet --no-compile --disable-pip-version-check $(if $(INDEX),--index-url $(INDEX))
 
 .PHONY: serve test test-all check clean
 

@@ -104,14 +104,18 @@ class Ranks:
         assert answer, f"the {self.num_ranks} ranks ended, see their stderr"
         return json.loads(answer)
 
+    def dismiss(self) -> None:
+        """No more jobs: the ranks end, while others may be told to as well."""
+        for line in self._lines:
+            line.close()
+
     def close(self) -> None:
         """Raises unless the ranks leave one another in peace."""
         if self._process is None:
             return
         launcher = psutil.Process(self._process.pid)
         family = [launcher, *launcher.children(recursive=True)]
-        for line in self._lines:
-            line.close()
+        self.dismiss()
         try:
             assert self._process.wait(20) == 0
         finally:

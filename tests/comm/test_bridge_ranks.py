@@ -5,10 +5,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
 WORKER = Path(__file__).parent / "bridge_worker.py"
 
 
+@pytest.mark.slow
 def test_six_ranks_agree_over_the_bridge(mpirun: MpiRun) -> None:
     done = mpirun(6, ["-W", "error", str(WORKER)], timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

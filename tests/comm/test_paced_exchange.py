@@ -78,6 +78,7 @@ def test_the_rest_passes_through() -> None:
     exchange.close()
 
 
+@pytest.mark.slow
 def test_two_ranks_wait_for_their_link(mpirun: MpiRun) -> None:
     done = mpirun(2, ["-W", "error", WORKER], timeout=60)
     assert done.returncode == 0, done.stderr

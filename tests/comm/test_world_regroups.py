@@ -41,6 +41,7 @@ def test_a_cut_link_between_two_others_is_missed_in_time(worlds: Worlds) -> None
     close(*worlds.worlds[:2])
 
 
+@pytest.mark.slow
 def test_one_that_comes_back_busy_is_waited_for(worlds: Worlds) -> None:
     """It calls later than the others look for it, and listens elsewhere than before."""
     first, second, last = worlds.worlds

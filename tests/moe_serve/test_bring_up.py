@@ -42,6 +42,7 @@ def load_what_is_lost(world: World) -> Meeting:
     return meeting
 
 
+@pytest.mark.slow
 def test_loading_may_take_as_long_as_at_the_start(
     worlds: Worlds, monkeypatch: pytest.MonkeyPatch
 ) -> None:

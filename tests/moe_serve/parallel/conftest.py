@@ -21,6 +21,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], 
 
     yield of
     for each in launched.values():
+        each.dismiss()
+    for each in launched.values():
         each.close()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from families import NUM_SPECIAL, VOCAB_SIZE
 
-NUM_REQUESTS = 64
+NUM_REQUESTS = 40
 SECONDS_TO_FREE = 1.0
 
 

@@ -24,6 +24,7 @@ def keyed_server(
         yield running
 
 
+@pytest.mark.slow
 def test_a_known_key_gets_in_and_no_other(
     keyed_server: LiveServer, connect: Callable[..., openai.OpenAI]
 ) -> None:
@@ -38,6 +39,7 @@ def test_a_known_key_gets_in_and_no_other(
         assert [chunk.choices[0].finish_reason for chunk in answer][-1] == "length"
 
 
+@pytest.mark.slow
 def test_without_a_key_only_health_and_metrics_answer(keyed_server: LiveServer) -> None:
     with httpx.Client(base_url=keyed_server.url, trust_env=False) as http:
         for path in ("/health", "/ready", "/metrics"):
@@ -47,6 +49,7 @@ def test_without_a_key_only_health_and_metrics_answer(keyed_server: LiveServer) 
             assert http.post(path, json={}).status_code == 401
 
 
+@pytest.mark.slow
 def test_who_asks_for_keys_is_not_warned(keyed_server: LiveServer) -> None:
     assert WARNING not in keyed_server.output
 

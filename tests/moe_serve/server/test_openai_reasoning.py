@@ -7,6 +7,8 @@ import pytest
 from live_server import LiveServer
 from openai import OpenAI
 
+pytestmark = pytest.mark.slow
+
 OPENED = {"enable_thinking": True}
 Think = Callable[..., Any]
 

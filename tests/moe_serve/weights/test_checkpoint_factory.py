@@ -10,6 +10,7 @@ from checkpoints import as_published
 from families import FAMILIES, MOE_FAMILIES, NUM_SPECIAL, VOCAB_SIZE
 from fp8_checkpoint import make_fp8, undo_fp8
 from oracle import agrees_with, continue_greedily, load_oracle
+from quick import quick_among
 from transformers import AutoTokenizer
 
 from moe_serve.weights.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ PROMPTS = [
 Make = Callable[..., Path]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_among(FAMILIES))
 def test_output_is_varied_and_leans_on_the_first_token(checkpoint: Make, family: str) -> None:
     model = load_oracle(checkpoint(family))
     for prompt in PROMPTS:
@@ -37,7 +38,7 @@ def test_output_is_varied_and_leans_on_the_first_token(checkpoint: Make, family:
         assert not agrees_with(model, other, tokens)
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", quick_among(MOE_FAMILIES))
 def test_each_expert_sways_the_output(checkpoint: Make, family: str) -> None:
     model = load_oracle(checkpoint(family))
     tokens = [continue_greedily(model, prompt, NUM_NEW_TOKENS)[0] for prompt in PROMPTS]
@@ -52,7 +53,7 @@ def test_each_expert_sways_the_output(checkpoint: Make, family: str) -> None:
     assert all(agrees_with(model, prompt, answer) for prompt, answer in answers)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_among(FAMILIES))
 def test_both_spellings_of_the_config_are_one_model(checkpoint: Make, family: str) -> None:
     published, plain = checkpoint(family), checkpoint(family, published_config=False)
     assert "rope_theta" in json.loads((published / "config.json").read_text())

@@ -46,7 +46,9 @@ class Relay:
             while data := source.recv(1 << 16):
                 if not self._is_cut.is_set():
                     sink.sendall(data)
-            if not self._is_cut.is_set():
+        # Also where the source was closed with something unread, which resets it.
+        if not self._is_cut.is_set():
+            with suppress(OSError):
                 sink.shutdown(socket.SHUT_WR)
 
 

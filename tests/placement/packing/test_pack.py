@@ -23,7 +23,7 @@ def slices(number: int, **figures: object) -> list[PackItem]:
     return [PackItem(name=f"slice{n}", **figures) for n in range(number)]  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(problems(), OBJECTIVES, st.sampled_from((1.0, 1.5, 4.0)))
 def test_a_small_packing_is_as_good_as_the_best_and_its_bounds_hold(
     problem: Problem, objective: Objective, overcommit: float

@@ -81,8 +81,9 @@ class Rank:
         Raises:
             ConformanceError: a transfer failed, or other numbers came back.
         """
+        mine = self._task.request_id
         for event in self._endpoint.poll():
-            if not self.is_done:
+            if not self.is_done and getattr(event, "request_id", mine) == mine:
                 self._hear(event)
         while self._owed and self._endpoint.send(self._task.request_id, *self._owed[0]):
             self._owed.popleft()

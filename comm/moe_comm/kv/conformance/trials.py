@@ -1,6 +1,7 @@
 """Round trips: KV goes to the endpoint under test and comes back, under many agreements."""
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -100,9 +101,16 @@ def run_trial(targets: Sequence[Target], trial: Trial, secret: bytes) -> None:
         for sender in senders_for(target.hello, hellos):
             routes.setdefault(sender, []).append(target)
     endpoints = {sender: KvEndpoint(hellos[sender], secret) for sender in routes}
+    # What is told late of another trial is of another request.
+    request_id = f"{trial.name} {uuid.uuid4()}"
     try:
         ranks = [
-            Rank(endpoints[sender], hellos[sender], _names(met), _task(hellos[sender], trial))
+            Rank(
+                endpoints[sender],
+                hellos[sender],
+                _names(met),
+                _task(request_id, hellos[sender], trial),
+            )
             for sender, met in routes.items()
         ]
         for sender, met in routes.items():
@@ -150,11 +158,13 @@ def _names(targets: Sequence[Target]) -> list[str]:
     return [target.hello.name for target in targets]
 
 
-def _task(hello: Hello, trial: Trial) -> Task:
+def _task(request_id: str, hello: Hello, trial: Trial) -> Task:
     make = exact_numbers if trial.is_exact else any_numbers
     layers = [
         make(layer, layer.end_head - layer.first_head, trial.num_tokens, 100 * hello.rank + index)
         for index, layer in enumerate(hello.layers)
     ]
     tolerance = 0.0 if trial.is_exact else _TOLERANCE[trial.wire_type]
-    return Task("trial", layers, trial.chunk_tokens, trial.first_token, tolerance, trial.withdraws)
+    return Task(
+        request_id, layers, trial.chunk_tokens, trial.first_token, tolerance, trial.withdraws
+    )

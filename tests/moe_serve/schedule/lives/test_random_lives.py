@@ -11,7 +11,7 @@ from moe_serve.types import Request
 
 
 def test_random_lives(run_lives: Callable[..., None]) -> None:
-    run_lives(max_examples=200, stateful_step_count=40)
+    run_lives(max_examples=120, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("prefix_caching", [True, False])

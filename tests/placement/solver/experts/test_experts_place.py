@@ -29,7 +29,7 @@ def imbalance(problem: ExpertProblem, result: PlacementResult) -> Floats:
     return slowest_L * len(problem.slots_N) / problem.rows_LE.sum(1)
 
 
-@settings(max_examples=16, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(st.integers(0, 100_000))
 def test_any_answer_is_valid_truly_priced_and_above_its_bound(seed: int) -> None:
     problem = random_problem(seed)
@@ -45,7 +45,7 @@ def test_any_answer_is_valid_truly_priced_and_above_its_bound(seed: int) -> None
     assert result.step_seconds == pytest.approx(seconds_L.sum(), rel=1e-6)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(st.integers(0, 100_000))
 def test_any_way_from_an_old_placement_is_valid_and_within_its_budget(seed: int) -> None:
     try:

@@ -44,7 +44,12 @@ class Worlds:
     def start(self, pools: Sequence[Pool], *options: Any, **named: Any) -> tuple[str, list[Run]]:
         """URL, once it is ready, and the pools' runs; arguments as `launch` has them."""
         runs = self.launch(pools, *options, **named)
-        return runs[0].wait_until_ready(), runs
+        try:
+            return runs[0].wait_until_ready(), runs
+        except AssertionError as error:
+            for run in runs:
+                error.add_note(f"pool's mpirun, exit code {run.process.poll()}:\n{run.errors}")
+            raise
 
     def launch(
         self,

@@ -21,7 +21,7 @@ from moe_serve.control.planning.tenant_view import plan_slices
 from moe_serve.demo import with_demo
 from moe_serve.exchanges import RankExchanges, open_exchanges
 from moe_serve.open_rank import OpenRank, open_rank
-from moe_serve.step.tenants import Tenant
+from moe_serve.step.tenant import Tenant
 from moe_serve.survive.welcome import Welcome
 from moe_serve.tenant_loader import TenantLoader
 from moe_serve.types import ServedModel, Task

@@ -1,6 +1,5 @@
 """`moe_serve` as a server: the ranks meet, load, and serve until they agree to stop."""
 
-import gc
 import secrets
 import signal
 import socket
@@ -22,6 +21,7 @@ from moe_serve.control.requests.drain import DrainSignals
 from moe_serve.control.requests.front_end import FrontEnd, FrontEndStart
 from moe_serve.control.requests.link import RankLink
 from moe_serve.errors import EngineDeadError
+from moe_serve.even_steps import even_steps
 from moe_serve.hosting import Host, host_models, no_plan
 from moe_serve.kv_join import KvJoin, join_kv
 from moe_serve.step.changes import TenantChanges, no_changes
@@ -53,9 +53,7 @@ def serve(
         meeting = meet(config, launch)
         front_end = FrontEnd(listener) if listener is not None else None
         ready = _bring_up(config, meeting, listener, front_end, drain_signals)
-        # All that is here now stays: a full collection would look at it for a tenth of a second.
-        gc.collect()
-        gc.freeze()
+        even_steps()
         ready.run(comes_back=meeting.comes_back)
         if front_end is not None:
             front_end.finish()

@@ -27,7 +27,7 @@ from moe_serve.schedule.ledger import MemoryLedger
 from moe_serve.step.changes import Loaded
 from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
-from moe_serve.step.tenants import Tenant
+from moe_serve.step.tenant import Tenant
 from moe_serve.tenancy import Tenancy
 from moe_serve.types import ServedModel, Task
 

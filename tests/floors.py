@@ -16,12 +16,13 @@ LOWER_PACKAGES = {
 # Rooms of moe_serve that do not stand here are on top: they may use all but cli and bench.
 LOWER_ROOMS = {
     "errors": set(),
+    "even_steps": set(),
     "types": {"errors"},
     "config": {"types", "errors"},
     "messages": {"types", "errors", "config"},
     "schedule": {"types", "errors"},
     "control": {"types", "messages", "errors", "config", "encoders"},
-    "edge": {"types", "messages", "errors", "config", "control"},
+    "edge": {"types", "messages", "errors", "even_steps", "config", "control"},
     "layers": {"types", "errors", "config"},
     "weights": {"types", "errors", "config", "layers"},
     "models": {"types", "errors", "config", "layers", "weights"},
@@ -29,7 +30,7 @@ LOWER_ROOMS = {
     "encoders": {"types", "messages", "errors", "config", "schedule", "weights", "step"},
 }
 TOP_ROOMS = {"cli", "bench"}
-LONE_ROOMS = {"errors", "types", "schedule"}
+LONE_ROOMS = {"errors", "even_steps", "types", "schedule"}
 
 # Rooms of moe_placement from the bottom up; each may use those before it. Its lone modules (the
 # plan and its file) lie below them all.
@@ -61,6 +62,7 @@ LIGHT_ROOMS = {
     "types",
     "messages",
     "errors",
+    "even_steps",
     "config",
     "schedule",
     "control",

@@ -97,15 +97,21 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class ShareError:
-    """Points of percent between what was asked and what was had, over windows of one length."""
+    """Points of percent between what was asked and what was had, over windows of one length.
+
+    Attributes:
+        most: that 99 of 100 windows keep to.
+    """
 
     mean: float
+    most: float
     largest: float
 
     @staticmethod
     def of(percent_W: Floats, asked: float) -> "ShareError":
         error_W = np.abs(percent_W - asked)
-        return ShareError(float(error_W.mean()), float(error_W.max()))
+        most = float(np.quantile(error_W, 0.99))
+        return ShareError(float(error_W.mean()), most, float(error_W.max()))
 
 
 def gaps(answers: Iterable[Answer], first: float, last: float) -> Floats:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import psutil
 
 from moe_serve.bench.slices_job import MemorySample, RankLog
-from moe_serve.step.tenants import Tenant
+from moe_serve.step.tenant import Tenant
 
 # Reading what a process holds takes a tenth of a small step.
 _SECONDS_BETWEEN_SAMPLES = 0.02

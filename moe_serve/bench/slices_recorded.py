@@ -7,7 +7,8 @@ from itertools import chain
 from moe_comm.header import StepHeader
 
 from moe_serve.bench.slices_job import RankLog
-from moe_serve.step.tenants import Tenant, Tenants
+from moe_serve.step.tenant import Tenant
+from moe_serve.step.tenants import Tenants
 from moe_serve.step.turns import Turn
 from moe_serve.types import TokenEvent
 
@@ -54,13 +55,11 @@ class RecordedTenants(Tenants):
             self._log.turns_seconds += time.perf_counter() - self._begun
         return turn
 
-    def take(self, turn: Turn) -> Iterator[list[TokenEvent]]:
-        log = self._log
-        for events in super().take(turn):
-            log.turns_seconds += log.step_begins[-1] - self._begun
+    def _take_own(self, turn: Turn) -> Iterator[list[TokenEvent]]:
+        for events in super()._take_own(turn):
             yield events
             self._begun = time.perf_counter()
-        log.turns_seconds += time.perf_counter() - self._begun
+        self._log.turns_seconds += time.perf_counter() - self._begun
 
     def _next(self, header: StepHeader) -> Turn | None:
         return super().next(header)
@@ -68,10 +67,13 @@ class RecordedTenants(Tenants):
     def _step(self, turn: Turn) -> list[TokenEvent]:
         begun = time.perf_counter()
         events = super()._step(turn)
+        ended = time.perf_counter()
         log = self._log
-        log.step_ends.append(time.perf_counter())
+        log.turns_seconds += begun - self._begun
+        log.step_ends.append(ended)
         log.step_begins.append(begun)
         log.step_tenants.append(turn.tenant)
+        self._begun = ended
         if self._after_step is not None:
             self._after_step()
         return events

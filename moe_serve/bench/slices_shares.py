@@ -80,6 +80,7 @@ class _Case:
         for seconds in (_WINDOW, _SHORT_WINDOW):
             error = ShareError.of(timeline.window_percents(tenant, seconds), asked)
             row |= {f"mean error {seconds:g} s": error.mean}
+            row |= {f"error of 99 in 100, {seconds:g} s": error.most}
             row |= {f"largest error {seconds:g} s": error.largest}
         return row
 

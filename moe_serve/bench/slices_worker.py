@@ -5,7 +5,6 @@ runs from its standard input, a line of JSON each and an empty one behind, and a
 line that names the file with the ranks' logs.
 """
 
-import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from moe_serve.bench.slices_recorded import RecordedTenants, TenantsInTurn
 from moe_serve.bring_up import Meeting, meet
 from moe_serve.config.load import load_config
 from moe_serve.control.meeting.world import die_with_parent, launched_world
+from moe_serve.even_steps import even_steps
 from moe_serve.hosting import Host, host_models, no_plan
 from moe_serve.step.changes import TenantChanges, no_changes
 from moe_serve.step.expert_load import ExpertCounter
@@ -101,8 +101,7 @@ def main() -> None:
     meeting = meet(config, launched_world())
     base = psutil.Process().memory_info().rss
     serving = Serving(host_models(config, meeting), meeting.launch.rank, base)
-    gc.collect()
-    gc.freeze()
+    even_steps()
     if meeting.launch.rank == 0:
         print(READY, flush=True)
     for number, run in enumerate(_runs(meeting)):

@@ -1,7 +1,6 @@
 """The front-end process: HTTP in front, the ranks' sockets behind; started by rank 0."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from moe_serve.edge.metrics import Metrics
 from moe_serve.edge.server import run_server
 from moe_serve.edge.service import Service
 from moe_serve.errors import MoeServeError
+from moe_serve.even_steps import even_steps
 from moe_serve.messages import ALL_RANKS
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,7 @@ async def _serve(listener: socket.socket) -> int:
         slices=_keeper(start, engine),
         admin_keys=_keys(start.config.server.admin_keys, "server.admin_keys"),
     )
-    # All that is here now stays: a full collection would keep all streams waiting for it.
-    gc.collect()
-    gc.freeze()
+    even_steps()
     lifeline = asyncio.create_task(_follow(lines, draining.set))
     exit_server = asyncio.Event()
     server = asyncio.create_task(run_server(app, listener, exit_server))

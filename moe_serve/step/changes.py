@@ -6,7 +6,8 @@ from threading import Thread
 
 from moe_serve.errors import MoeServeError, UnsupportedError
 from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange, TenantNews
-from moe_serve.step.tenants import Tenant, Tenants
+from moe_serve.step.tenant import Tenant
+from moe_serve.step.tenants import Tenants
 from moe_serve.types import ServedModel
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """The served models of one rank: requests to their engines, turns to those that have work."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from math import inf
 from operator import add
@@ -14,39 +14,9 @@ from moe_serve.errors import RequestError, UnsupportedError
 from moe_serve.messages import ALL_RANKS, RankStats, SliceStats
 from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
+from moe_serve.step.tenant import Tenant
 from moe_serve.step.turns import ONE_RANK_TENANTS, GroupTurns, RankTurns, Turn
 from moe_serve.types import Request, ServedModel, TokenEvent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
-    """One served model, here or on another rank.
-
-    Attributes:
-        name: of its model.
-        rank: the only plan rank that it is on, or ALL_RANKS.
-        share: of each of its ranks' time, from 0 to 1.
-        is_hard: never more than that.
-        engine: None where it is on another rank, or runs in a lane.
-        lane: where it has a part of the device's processors to itself: it takes no turns.
-        memory: bytes here, by part.
-        resize: gives it so many bytes here, at most or at least -> what it serves then, None where
-            that is as before; LedgerError where that cannot be.
-        close: gives back what it holds here.
-        takes_turns: not where it has processors to itself.
-    """
-
-    number: int
-    name: str = ""
-    rank: int = ALL_RANKS
-    share: float = 1.0
-    is_hard: bool = False
-    engine: RankEngine | None = None
-    lane: Lane | None = None
-    memory: Callable[[], dict[str, int]] = dict
-    resize: Callable[[int, bool], ServedModel | None] = lambda num_bytes, is_hard: None
-    close: Callable[[], None] = lambda: None
-    takes_turns: bool = True
 
 
 class Tenants:
@@ -163,7 +133,7 @@ class Tenants:
     def wants(self) -> tuple[bool, frozenset[int]]:
         """Whether there is work, and turns that it may be done in, as step headers say it."""
         working = {number for number, engine in self._engines.items() if engine.has_work}
-        if self._own.may_run(working & self._on_one_rank):
+        if self._on_one_rank and self._own.may_run(working & self._on_one_rank):
             working.add(ONE_RANK_TENANTS)
         return bool(working), frozenset(working)
 
@@ -214,6 +184,8 @@ class Tenants:
 
     def poll(self) -> bool:
         """Whether the handover of a request has ended."""
+        if not self._receiving:
+            return False
         ended = [engine.poll() for engine in self._receiving]
         return any(ended)
 
@@ -225,26 +197,12 @@ class Tenants:
         """Where there is work and `next` is None: until somebody may have a turn, perhaps."""
         return self._group.seconds_to_wait()
 
-    def take(self, turn: Turn) -> Iterator[list[TokenEvent]]:
+    def take(self, turn: Turn) -> Iterable[list[TokenEvent]]:
         """The steps of a turn, each with the tokens that it gave.
 
         Where a step raises PeerLostError nothing has happened: the next call does the same.
         """
-        if turn.tenant != ONE_RANK_TENANTS:
-            yield self._step(turn)
-            return
-        ends = self._group.now + int(turn.seconds * 1e9)
-        is_bound = turn.max_seconds is not None
-        begun, last = self._group.now, 0
-        # The other ranks wait for the end, so it had better be near the one that is due.
-        while begun + last // 2 < ends:
-            own = self._own.next(self._own_with_work(), is_bound=is_bound)
-            if own is None:
-                break
-            yield self._step(own)
-            now = self._group.now
-            begun, last = now, now - begun
-        self._own.end()
+        return self._take_own(turn) if turn.tenant == ONE_RANK_TENANTS else (self._step(turn),)
 
     def stats(self) -> RankStats:
         """Of all engines here together, also of those that are gone, and of each tenant."""
@@ -258,6 +216,21 @@ class Tenants:
             return total
         slices = [self._slice(number, stats) for number, stats in here.items()]
         return replace(total, slices=tuple(slices))
+
+    def _take_own(self, turn: Turn) -> Iterator[list[TokenEvent]]:
+        """Steps of the tenants that are on this rank alone."""
+        ends = self._group.now + int(turn.seconds * 1e9)
+        is_bound = turn.max_seconds is not None
+        begun, last = self._group.now, 0
+        # The other ranks wait for the end, so it had better be near the one that is due.
+        while begun + last // 2 < ends:
+            own = self._own.next(self._own_with_work(), is_bound=is_bound)
+            if own is None:
+                break
+            yield self._step(own)
+            now = self._group.now
+            begun, last = now, now - begun
+        self._own.end()
 
     def _own_with_work(self) -> set[int]:
         return {number for number in self._on_one_rank if self._engines[number].has_work}

@@ -20,6 +20,7 @@ from moe_serve.messages import Command, MembershipNews, Report, TenantNews
 from moe_serve.step.changes import TenantChanges
 from moe_serve.step.expert_load import ExpertCounter
 from moe_serve.step.expert_moves import ExpertMover
+from moe_serve.step.link import Link
 from moe_serve.step.refusals import refusal
 from moe_serve.step.tenants import Tenants
 from moe_serve.step.turns import ONE_RANK_TENANTS, Turn
@@ -31,22 +32,6 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LOOKS_AT_LOADING = 0.02
 # Somebody may have a turn again at any time on another rank.
 _LONGEST_PAUSE = 0.002
-
-
-class Link(Protocol):
-    """A rank's line to the front end."""
-
-    def receive(self) -> Sequence[Command]:
-        """What has come, without waiting."""
-        ...
-
-    def wait(self, seconds: float, descriptors: Sequence[int]) -> None:
-        """Sleep until something comes, or can be read from one of the descriptors."""
-        ...
-
-    def send(self, report: Report) -> bool:
-        """Whether there is somebody to send to yet."""
-        ...
 
 
 class Regrouped(Protocol):

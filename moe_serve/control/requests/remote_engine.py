@@ -1,18 +1,15 @@
-"""The engine as the front end sees it: ranks behind sockets, a router and a journal."""
+"""The engine as the front end sees it: ranks behind sockets, and requests that they are sent."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from moe_serve.control.balancing.expert_load import ExpertLoadRecord
 from moe_serve.control.balancing.imbalance import ImbalanceWindow
-from moe_serve.control.requests.journal import Entry, Journal
+from moe_serve.control.requests.live_requests import LiveRequests
 from moe_serve.control.requests.rank_lines import RankLines
-from moe_serve.control.requests.router import Route, Router
-from moe_serve.control.requests.submissions import submissions
-from moe_serve.errors import BringUpError, EngineDeadError, RequestError, UnknownModelError
+from moe_serve.control.requests.router import Router
+from moe_serve.errors import BringUpError, EngineDeadError
 from moe_serve.messages import (
     Command,
     MembershipNews,
@@ -23,8 +20,6 @@ from moe_serve.messages import (
     TenantNews,
 )
 from moe_serve.types import Request, TokenEvent
-
-logger = logging.getLogger(__name__)
 
 _LAST_REPORT_SECONDS = 2.0
 # A rank may be lost as it starts, and the others may load its experts first.
@@ -65,26 +60,22 @@ class RemoteEngine:
         record: ExpertLoadRecord | None = None,
     ) -> None:
         self._lines = RankLines(addresses, secret, self._take)
-        self._routers = dict(routers)
-        self._refused: set[int] = set()
-        self._journal = Journal()
-        self._queues: dict[str, asyncio.Queue[TokenEvent]] = {}
+        self._requests = LiveRequests(self._lines, routers)
         self._stats = [RankStats(plan_rank=rank) for rank in range(len(addresses))]
         self._imbalance = ImbalanceWindow(len(addresses))
         self._record = record
         self._heard = [asyncio.Event() for _ in addresses]
         self._ended = [asyncio.Event() for _ in addresses]
-        self._refusal = "the server is still starting"
         self._change: _Change | None = None
         self.membership = MembershipNews(0, ())
 
     @property
     def is_ready(self) -> bool:
-        return not self._refusal
+        return not self._requests.refusal
 
     @property
     def num_live(self) -> int:
-        return len(self._journal)
+        return len(self._requests)
 
     @property
     def expert_imbalance(self) -> float:
@@ -108,15 +99,15 @@ class RemoteEngine:
             EngineDeadError: the ranks are gone.
         """
         assert self._change is None, "one change at a time"
-        if self._refusal:
-            raise EngineDeadError(self._refusal)
+        if self._requests.refusal:
+            raise EngineDeadError(self._requests.refusal)
         there = [rank for rank in range(len(self._stats)) if rank not in self.membership.lost]
         self._change = _Change(change.number, set(there))
         self._lines.send_each(Command(wake=0, tenant_change=change))
         try:
             await self._change.is_done.wait()
-            if self._refusal:
-                raise EngineDeadError(self._refusal)
+            if self._requests.refusal:
+                raise EngineDeadError(self._requests.refusal)
             return self._change.news
         finally:
             self._change = None
@@ -124,22 +115,19 @@ class RemoteEngine:
     def open_tenant(self, number: int, router: Router) -> None:
         """From now on it may be asked."""
         router.exclude(self.membership.lost)
-        self._routers[number] = router
+        self._requests.open_tenant(number, router)
 
     def refuse_tenant(self, number: int) -> None:
         """From now on it takes no more requests; those that are live go on."""
-        self._refused.add(number)
+        self._requests.refuse_tenant(number)
 
     def close_tenant(self, number: int) -> None:
         """No rank has it any more: end what it still had."""
-        for request_id in self.live_requests(number):
-            self._fail(request_id, "its model was unloaded before the request had ended")
-        self._refused.discard(number)
-        del self._routers[number]
+        self._requests.close_tenant(number)
 
     def live_requests(self, tenant: int) -> list[str]:
         """Ids of a tenant's live requests."""
-        return self._journal.of_tenant(tenant)
+        return self._requests.of_tenant(tenant)
 
     async def start(self) -> None:
         """Greet every rank and wait until each has answered, or is known to be lost.
@@ -158,27 +146,10 @@ class RemoteEngine:
             raise BringUpError(f"rank {silent} does not answer the front end: {why}") from None
         if self.membership.refusal:
             raise BringUpError(self.membership.refusal)
-        self._refusal = ""
+        self._requests.refusal = ""
 
-    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[TokenEvent, None]:
-        route = self._admit(requests)
-        queue: asyncio.Queue[TokenEvent] = asyncio.Queue()
-        placed = [replace(request, prefill_rank=route.prefill_rank) for request in requests]
-        for request in placed:
-            self._journal.open(request, route.rank)
-            self._queues[request.request_id] = queue
-        self._lines.send_all(submissions(placed, route))
-        unfinished = {request.request_id for request in requests}
-        try:
-            while unfinished:
-                event = await queue.get()
-                if event.finish_reason is not None:
-                    unfinished.discard(event.request_id)
-                yield event
-        finally:
-            for request_id in unfinished:
-                self.abort(request_id)
-                self._end(request_id)
+    def generate(self, requests: Sequence[Request]) -> AsyncGenerator[TokenEvent, None]:
+        return self._requests.generate(requests)
 
     async def guard(self) -> None:
         """Wait as long as every rank is listened to.
@@ -189,20 +160,16 @@ class RemoteEngine:
         await self._lines.guard()
 
     def abort(self, request_id: str) -> None:
-        entry = self._journal.get(request_id)
-        if entry is not None:
-            self._lines.send(entry.rank, Command(wake=0, abort=(request_id,)))
+        self._requests.abort(request_id)
 
     def drain(self) -> None:
         """Refuse new requests; those that are live go on."""
-        self._refusal = "the server is draining; try another one"
+        self._requests.refusal = "the server is draining; try another one"
         self._give_up_change()
 
     def fail(self, reason: str) -> None:
         """The ranks are gone: end every live request with an error."""
-        self._refusal = reason
-        for request_id in list(self._queues):
-            self._fail(request_id, reason)
+        self._requests.fail_all(reason)
         self._give_up_change()
 
     def _give_up_change(self) -> None:
@@ -223,22 +190,6 @@ class RemoteEngine:
     def close(self) -> None:
         self._lines.close()
 
-    def _fail(self, request_id: str, reason: str) -> None:
-        self._deliver(
-            TokenEvent(
-                request_id, 0, None, finish_reason="error", error=reason, error_kind="engine"
-            )
-        )
-
-    def _admit(self, requests: Sequence[Request]) -> Route:
-        if self._refusal:
-            raise EngineDeadError(self._refusal)
-        first = requests[0]
-        router = self._routers.get(first.tenant)
-        if router is None or first.tenant in self._refused:
-            raise UnknownModelError("the model that was asked for has been unloaded", "model")
-        return router.pick(first.prompt_ids, len(requests))
-
     def _take(self, rank: int, report: Report) -> None:
         # A rank that was cut off may speak again: by now others have its work.
         if rank in self.membership.lost:
@@ -256,7 +207,7 @@ class RemoteEngine:
             self._stats[rank] = report.stats
             self._imbalance.add(self._stats)
         for event in report.events:
-            self._deliver(event)
+            self._requests.deliver(event)
         if report.asleep_since is not None and report.asleep_since >= self._lines.wake:
             self._lines.send_all({})
 
@@ -274,20 +225,17 @@ class RemoteEngine:
         for rank in returned:
             self._take_back(rank, news.links[rank])
         self._imbalance.restart(self._stats, news.lost)
-        if before.refusal and self._refusal == before.refusal:
-            self._refusal = ""
+        if before.refusal and self._requests.refusal == before.refusal:
+            self._requests.refusal = ""
         for rank in news.lost:
             # There is nothing to wait for.
             self._heard[rank].set()
             self._ended[rank].set()
-        for router in self._routers.values():
-            router.exclude(news.lost)
-            router.forget_caches(returned)
+        self._requests.exclude(news.lost, returned)
         if news.refusal:
             self.fail(news.refusal)
         # One that is there again may have been lost without news of it: it knows none of them.
-        for entry in self._journal.of_ranks({*news.lost, *returned}):
-            self._resubmit(entry)
+        self._requests.resubmit({*news.lost, *returned})
 
     def _take_back(self, rank: int, address: str) -> None:
         self._ended[rank].clear()
@@ -295,42 +243,3 @@ class RemoteEngine:
         if self._record is not None:
             self._record.restart(rank)
         self._lines.connect_again(rank, address)
-
-    def _resubmit(self, entry: Entry) -> None:
-        rest = entry.rest
-        self._finish_prefill(entry)
-        try:
-            # Not to be prefilled apart: whoever would do that may be about to be lost as well.
-            entry.rank = self._routers[rest.tenant].move(
-                entry.rank, (*rest.prompt_ids, *rest.generated_ids)
-            )
-        except RequestError as error:
-            self._fail(rest.request_id, f"a rank was lost: {error}")
-            return
-        logger.info("request %s goes on on rank %d", rest.request_id, entry.rank)
-        self._lines.send_all({entry.rank: Command(wake=0, submit=(rest,))})
-
-    def _deliver(self, event: TokenEvent) -> None:
-        entry = self._journal.record(event)
-        if entry is None:
-            return
-        if event.token_id is not None:
-            self._finish_prefill(entry)
-        self._queues[event.request_id].put_nowait(event)
-        if event.finish_reason is not None:
-            self._end(event.request_id)
-
-    def _end(self, request_id: str) -> None:
-        entry = self._journal.close(request_id)
-        if entry is not None:
-            self._finish_prefill(entry)
-            self._routers[entry.request.tenant].finish(entry.rank)
-            del self._queues[request_id]
-
-    def _finish_prefill(self, entry: Entry) -> None:
-        rank, request = entry.prefill_rank, entry.request
-        if rank is not None:
-            # It may not even have begun, where the other rank did not wait for it.
-            self._lines.send(rank, Command(wake=0, abort=(request.request_id,)))
-            self._routers[request.tenant].finish_prefill(rank, len(request.prompt_ids))
-            entry.prefill_rank = None

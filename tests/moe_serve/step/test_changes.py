@@ -15,7 +15,8 @@ from moe_serve.schedule.ledger import MemoryLedger
 from moe_serve.step.changes import Loaded, TenantChanges
 from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
-from moe_serve.step.tenants import Tenant, Tenants
+from moe_serve.step.tenant import Tenant
+from moe_serve.step.tenants import Tenants
 from moe_serve.types import Request, SamplingParams, TokenEvent
 
 PAGE = 1 << 10

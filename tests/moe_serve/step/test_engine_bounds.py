@@ -53,8 +53,8 @@ def test_long_prompts_keep_to_the_bound(
     assert tokens == expected
     assert max(unbound) > 10 * BOUND and len(steps) > 3 * len(unbound)
     later = sorted(steps[20:])
-    assert median(later) < 1.5 * BOUND
-    assert later[int(0.95 * len(later))] < 2.5 * BOUND
+    assert median(later) < 2 * BOUND
+    assert later[int(0.95 * len(later))] < 3.5 * BOUND
     # Nor is the bound left unused while prompts wait.
     assert sum(sorted(steps[20:60])) / 40 > BOUND / 2
 

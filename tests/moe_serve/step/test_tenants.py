@@ -8,7 +8,8 @@ from moe_comm.header import StepHeader
 
 from moe_serve.messages import RankStats
 from moe_serve.step.rank_engine import RankEngine
-from moe_serve.step.tenants import Tenant, Tenants
+from moe_serve.step.tenant import Tenant
+from moe_serve.step.tenants import Tenants
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import psutil
 import pytest
 import torch
 from moe_kernels.formats import FLOAT_FORMATS
@@ -44,7 +45,7 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor, weight_format: str
         assert error <= TOLERANCE[weight_format] * expected.float().abs().max()
 
 
-@pytest.mark.parametrize("num_rows", [0, 1, 2, 3, 4, 7, 33])
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 3, 4, 7, 33, 300])
 @pytest.mark.parametrize(("width_out", "width_in"), [(64, 128), (37, 50), (1, 16)])
 def test_linear(
     random_tensor: Random,
@@ -107,3 +108,17 @@ def test_a_swapped_expert_is_seen(random_tensor: Random, ops: Ops, weight_format
     swapped = ops.experts.prepare(gate_up.flip(0), down.flip(0))
     with pytest.raises(AssertionError):
         assert_near(ops.experts(rows, counts_E, swapped), expected, weight_format)
+
+
+@pytest.mark.skipif("bfloat16" not in FORMATS, reason="this processor has no bfloat16 products")
+def test_any_number_of_rows_is_compiled_into_little_memory(random_tensor: Random) -> None:
+    linear = select_ops("cpu", "bfloat16").linear
+    packed = linear.prepare(random_tensor(640, 768).bfloat16())
+    process = psutil.Process()
+    rows = random_tensor(300, 768).bfloat16()
+    linear(rows, packed)
+    before = process.memory_info().rss
+    for num_rows in range(33, 300):
+        linear(rows[:num_rows], packed)
+    # One product for each number would be 170 MB.
+    assert process.memory_info().rss - before < 50 << 20

@@ -14,6 +14,9 @@ from moe_kernels.ops import Packed
 
 # The layout that is good for many rows is, above three rows, also the best for few.
 EXPECTED_ROWS = 32
+# oneDNN compiles a product for every other number of rows and keeps it, half a megabyte each.
+# Above EXPECTED_ROWS it therefore meets multiples alone: of 8, and of about a 32nd of many rows.
+_LEAST_BLOCK, _MOST_BLOCK = 8, 32
 
 
 class Product(Protocol):
@@ -48,9 +51,10 @@ class OneDnnProduct:
 
     def __call__(self, x_TD: torch.Tensor, packed: Packed) -> torch.Tensor:
         dtype, weight = packed
-        x = x_TD.to(dtype).contiguous()
+        num_rows = x_TD.shape[0]
+        x = _whole_blocks(x_TD.to(dtype).contiguous())
         y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-        return y.to(x_TD.dtype)
+        return y[:num_rows].to(x_TD.dtype)
 
 
 class FbgemmHalfProduct:
@@ -72,6 +76,14 @@ class FbgemmHalfProduct:
             return functional.linear(x_TD.to(packed.dtype), packed).to(x_TD.dtype)
         y: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x_TD.float(), packed)
         return y.to(x_TD.dtype)
+
+
+def _whole_blocks(x_TD: torch.Tensor) -> torch.Tensor:
+    """With rows of zeros where there are many rows, but no whole blocks."""
+    num_rows = x_TD.shape[0]
+    block = min(max(_LEAST_BLOCK, 1 << (num_rows // 32).bit_length()), _MOST_BLOCK)
+    num_more = -num_rows % block if num_rows > EXPECTED_ROWS else 0
+    return functional.pad(x_TD, (0, 0, 0, num_more)) if num_more else x_TD
 
 
 def onednn_has_float32() -> bool:

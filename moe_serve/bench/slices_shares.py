@@ -124,7 +124,9 @@ def _measure(
     models, num_ranks = cases[0].models, cases[0].ranks
     config = config_of(models, num_ranks=num_ranks, max_step=_MAX_STEP)
     with serving(config, folder, num_ranks) as ranks:
-        ranks.run(cases[0].run(_FIRST_SECONDS))
+        equal = dict.fromkeys(range(len(models)), 100 / len(models))
+        first = _Case("equal", equal, models, num_ranks)
+        ranks.run(first.run(_FIRST_SECONDS))
         return [(case, ranks.run(case.run(seconds))) for case in cases]
 
 

@@ -100,6 +100,7 @@ def test_a_silent_wire_loses_the_smaller_end_in_time() -> None:
             host.wait_beyond(1, 1.5 * SILENT_SECONDS)
 
 
+@pytest.mark.slow
 def test_a_closed_wire_is_no_cut() -> None:
     with lines() as (host, guests), wired(guests, (1, 3)):
         time.sleep(0.5)

@@ -21,6 +21,7 @@ def run(file: Path, *options: str) -> Any:
     return written["rows"]
 
 
+@pytest.mark.slow
 def test_one_rank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = run(tmp_path / "figures.json", "--ranks", "1")
     assert (row["ranks"], row["collective"], row["tokens"]) == (1, "local", 4)

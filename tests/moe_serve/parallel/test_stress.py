@@ -39,10 +39,8 @@ class Answer:
     finish_reason: str | None
 
 
-@pytest.mark.parametrize(
-    ("num_calls", "at_once", "num_pages"),
-    [(20, 16, 60), pytest.param(500, 64, 120, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_calls", "at_once", "num_pages"), [(20, 16, 60), (500, 64, 120)])
 def test_every_request_ends_as_if_it_were_alone(
     num_calls: int,
     at_once: int,

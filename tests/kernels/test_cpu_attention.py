@@ -84,6 +84,21 @@ def test_latent(
     )
 
 
+@pytest.mark.parametrize("num_queries", [1, 6])
+def test_what_an_overflow_left_in_the_last_page_spoils_nothing(
+    random_tensor: Random, chunked: Chunked, num_queries: int
+) -> None:
+    largest = torch.finfo(torch.float32).max
+    keys, latents = random_tensor(21, 2, 16), random_tensor(21, 20)
+    step = chunked((keys,), [21 - num_queries], [21], [[0]], stale=largest)
+    arguments = random_tensor(num_queries, 6, 16), step.pages(), step.pages(), step.paged(), SCALE
+    torch.testing.assert_close(BlockedAttention()(*arguments), ReferenceAttention()(*arguments))
+    step = chunked((latents,), [21 - num_queries], [21], [[0]], stale=largest)
+    given = random_tensor(num_queries, 6, 20), step.pages(), step.paged(), SCALE, 13
+    expected = ReferenceLatentAttention()(*given)
+    torch.testing.assert_close(BlockedLatentAttention()(*given), expected)
+
+
 def test_a_lost_page_is_seen(random_tensor: Random, chunked: Chunked) -> None:
     step = chunked((random_tensor(40, 20),), [30], [40], [[0]])
     q, pages, op = random_tensor(10, 6, 20), step.pages(), BlockedLatentAttention()

@@ -9,13 +9,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Ended:
+    """Attributes:
+    ended_at: on the monotonic clock.
+    """
+
     request_id: str
     num_tokens: int
     reason: str
-    time: float = field(default_factory=time.monotonic)
+    ended_at: float = field(default_factory=time.monotonic)
 
 
 class Untold:
+    """What each peer is still to be told."""
+
     def __init__(self) -> None:
         self._by_peer: dict[str, list[Ended]] = {}
 
@@ -28,7 +34,8 @@ class Untold:
     def on_time(self, seconds: float) -> None:
         """Forget what is older: nobody waits for it any more."""
         oldest = time.monotonic() - seconds
-        for peer, all_ended in tuple(self._by_peer.items()):
-            self._by_peer[peer] = recent = [each for each in all_ended if each.time >= oldest]
-            if not recent:
-                del self._by_peer[peer]
+        self._by_peer = {
+            peer: recent
+            for peer, all_ended in self._by_peer.items()
+            if (recent := [each for each in all_ended if each.ended_at >= oldest])
+        }

@@ -2,9 +2,9 @@
 
 The heads that share a key-value head are laid along the queries, so that a key is read once for
 all of them; gathers stay small enough for the cache and for memory that is used again; a block of
-queries meets no keys beyond the page of its own last position. Whole pages, because oneDNN compiles
-every product of another shape anew. The loops are over blocks of bounded bytes, not over sequences:
-a block has one sequence only where that alone gathers GATHER_BYTES.
+queries meets no keys beyond its own last position, but where products are oneDNN's, which compiles
+each shape anew: those meet whole pages. The loops are over blocks of bounded bytes, not over
+sequences: a block has one sequence only where that alone gathers GATHER_BYTES.
 
 Shape legend: S sequences of a block, Q queries of each (padded), L tokens of the longest, H query
 heads, G key-value heads, N heads of one key-value head, d head width, c latent width, v value
@@ -53,7 +53,7 @@ class BlockedAttention:
         for sequences in short_blocks(paged, cost):
             keys = _gather(keys_PSHd, sequences).transpose(1, 2)
             values = _gather(values_PSHv, sequences).transpose(1, 2)
-            for block in short_query_blocks(sequences, cost, paged.page_size):
+            for block in short_query_blocks(sequences, cost):
                 last = block.max_length
                 q_SQHd = q_THd[block.token_SQ]
                 attended = _grouped(q_SQHd, keys[:, :, :last], values[:, :, :last], block, scale)
@@ -76,34 +76,37 @@ class BlockedLatentAttention:
         cost = attention_bytes(q_THc, value_width, latent_PSc)
         for sequences in short_blocks(paged, cost):
             latent_SLc = _gather(latent_PSc, sequences)
-            for block in short_query_blocks(sequences, cost, paged.page_size):
-                latent = latent_SLc[:, : block.max_length]
+            for block in short_query_blocks(sequences, cost):
                 q_SQHc = q_THc[block.token_SQ]
                 if q_SQHc.shape[1] == 1 and block.max_length >= LONG_CONTEXT:
-                    head = latent[:, None]
+                    head = latent_SLc[:, None, : block.max_length]
                     attended = _grouped(q_SQHc, head, head, block, scale)[..., :value_width]
                 else:
-                    attended = _latent(q_SQHc, latent, block, scale, value_width)
+                    whole = _whole_pages(block, paged.page_size)
+                    latent = latent_SLc[:, : whole.max_length]
+                    attended = _latent(q_SQHc, latent, whole, scale, value_width)
                 out[output_rows(block, q_THc.shape[0])] = attended
         return out[:-1]
 
 
 def short_blocks(paged: PagedTokens, cost: AttentionBytes) -> Iterator[AttentionGroup]:
-    """Blocks of sequences, each with all pages of its own longest sequence."""
+    """Blocks of sequences, each with pages up to its own longest sequence."""
     for block in sequence_blocks(paged, cost, GATHER_BYTES, BLOCK_BYTES):
-        num_pages = -(-int(block.length_S.max()) // paged.page_size)
-        pages_SP, max_length = block.pages_SP[:, :num_pages], num_pages * paged.page_size
-        yield replace(block, pages_SP=pages_SP, max_length=max_length)
+        longest = int(block.length_S.max())
+        num_pages = -(-longest // paged.page_size)
+        yield replace(block, pages_SP=block.pages_SP[:, :num_pages], max_length=longest)
 
 
-def short_query_blocks(
-    group: AttentionGroup, cost: AttentionBytes, page_size: int
-) -> Iterator[AttentionGroup]:
-    """Its queries, at most QUERY_BLOCK of each sequence at a time; max_length is of the pages that
-    the block can see something of."""
+def short_query_blocks(group: AttentionGroup, cost: AttentionBytes) -> Iterator[AttentionGroup]:
+    """Its queries, at most QUERY_BLOCK of each sequence at a time; max_length is what the block
+    can see."""
     for block in query_blocks(group, cost, BLOCK_BYTES, QUERY_BLOCK):
-        num_pages = int(block.position_SQ.max()) // page_size + 1
-        yield replace(block, max_length=max(1, num_pages) * page_size)
+        yield replace(block, max_length=max(1, int(block.position_SQ.max()) + 1))
+
+
+def _whole_pages(block: AttentionGroup, page_size: int) -> AttentionGroup:
+    """With all of the last page that it can see something of: the rest is masked."""
+    return replace(block, max_length=-(-block.max_length // page_size) * page_size)
 
 
 def _gather(cache_PSx: torch.Tensor, group: AttentionGroup) -> torch.Tensor:

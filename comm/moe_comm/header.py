@@ -49,12 +49,14 @@ class StepHeader:
 
 
 def agree(exchange: Exchange, header: StepHeader) -> StepHeader:
-    """One max-reduce over the group -> the header that all ranks act on.
+    """One max-reduce over the group -> the header that all ranks act on: its own of a rank alone.
 
     Raises:
         EpochError: the ranks run plans of different epochs.
         PeerLostError: a rank did not come to the step.
     """
+    if exchange.size == 1:
+        return header
     words = np.zeros(_NUM_FIELDS + NUM_TURNS, dtype=np.int64)
     # The smallest of several numbers is the negative of the largest negative one.
     words[:_NUM_FIELDS] = (

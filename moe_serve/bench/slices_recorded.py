@@ -38,11 +38,11 @@ class RecordedTenants(Tenants):
     def wants(self) -> tuple[bool, frozenset[int]]:
         """As Tenants has it; what a header begins with as far as it is about turns."""
         self._begun = time.perf_counter()
-        return super().wants()
+        return Tenants.wants(self)
 
     def tell_time(self) -> int:
         """As Tenants has it; the last thing that is asked for a header."""
-        found = super().tell_time()
+        found = Tenants.tell_time(self)
         self._said_at = time.perf_counter()
         self._log.turns_seconds += self._said_at - self._begun
         return found
@@ -62,11 +62,11 @@ class RecordedTenants(Tenants):
         self._log.turns_seconds += time.perf_counter() - self._begun
 
     def _next(self, header: StepHeader) -> Turn | None:
-        return super().next(header)
+        return Tenants.next(self, header)
 
     def _step(self, turn: Turn) -> list[TokenEvent]:
         begun = time.perf_counter()
-        events = super()._step(turn)
+        events = Tenants._step(self, turn)
         ended = time.perf_counter()
         log = self._log
         log.turns_seconds += begun - self._begun

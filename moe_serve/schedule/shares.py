@@ -95,7 +95,17 @@ class Shares:
             account.used += seconds
             account.owed -= seconds
             lent = 0.0 if account.is_hard else seconds
-        self._put_down(seconds, lent)
+        for account in self._hard:
+            account.owed += account.share * seconds
+        # What those used whose shares are not hard is divided among all of them that have work.
+        # Together they are owed nothing, but for a while after one has left with its debt, which
+        # it finds again if it comes back soon.
+        excess = lent
+        for account in self._sharing:
+            excess += account.owed
+        lent -= excess * min(1.0, seconds / _WINDOW_SECONDS)
+        for account in self._sharing:
+            account.owed += lent * account.share / self._total_share
 
     def want(self, wanting: Collection[int]) -> None:
         """Who has work from now on. Who had none before is owed nothing, and may still owe."""
@@ -136,23 +146,6 @@ class Shares:
             if self._accounts[tenant].share > 0
         ]
         return min(waits, default=inf)
-
-    def _put_down(self, seconds: float, lent: float) -> None:
-        """
-        Args:
-            lent: of the seconds, those used by tenants whose shares are not hard: divided among
-                all of them that have work.
-        """
-        for account in self._hard:
-            account.owed += account.share * seconds
-        # Together they are owed nothing, but for a while after one has left with its debt, which
-        # it finds again if it comes back soon.
-        excess = lent
-        for account in self._sharing:
-            excess += account.owed
-        lent -= excess * min(1.0, seconds / _WINDOW_SECONDS)
-        for account in self._sharing:
-            account.owed += lent * account.share / self._total_share
 
     def _list_accounts(self) -> None:
         wanting = [self._accounts[tenant] for tenant in sorted(self._wanting)]

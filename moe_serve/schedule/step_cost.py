@@ -7,8 +7,8 @@ chapter 10); a part that comes out negative is left out.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import sqrt
+from typing import NamedTuple
 
 from moe_serve.types import Batch, Chunk
 
@@ -18,13 +18,15 @@ _MEMORY = 0.93
 _HOLDS = (0.01, 0.1, 0.01, 0.01, 1.0)
 _NUM_PARTS = len(_HOLDS)
 _FIRST_TOKENS = 16
+# To learn takes a tenth of a millisecond, and steps that only decode are much alike: of many, one
+# in so many tells enough.
+_LONGEST_PAUSE = 16
 # A step's own cost, or the reading of a prompt's past, may be so long that a bound leaves little.
 # Tokens then take this share of it all the same: one token at a time would cost far more.
 _LEAST_SHARE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class StepWork:
+class StepWork(NamedTuple):
     """Attributes:
     context: tokens of all its sequences, up to the last one computed.
     attended: tokens that each prompt token attends to, itself among them, added up.
@@ -50,7 +52,7 @@ class StepWork:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        return 1, self.num_decoding, self.num_prompt_tokens, self.context, self.attended
+        return 1, *self
 
 
 def attended_by(chunks: Iterable[Chunk]) -> int:
@@ -69,6 +71,19 @@ class StepCost:
         self._decoding, self._prompts = _Evidence(), _Evidence()
         self._max_prompt_tokens = _FIRST_TOKENS
         self._leans_up = True
+        self._num_decoding_steps = self._pause = 0
+
+    def wants(self, batch: Batch) -> bool:
+        """Whether to observe this step, asked of every step: of those that only decode the first
+        ones, and then fewer and fewer."""
+        if batch.num_tokens > len(batch.chunks):
+            return True
+        self._pause -= 1
+        if self._pause >= 0 or not batch.chunks:
+            return False
+        self._num_decoding_steps += 1
+        self._pause = min(self._num_decoding_steps // 4, _LONGEST_PAUSE)
+        return True
 
     def expected(self, work: StepWork) -> float:
         """Seconds; 0 before anything was timed."""

@@ -1,6 +1,6 @@
 """One step while it is put together and computed."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from moe_serve.schedule.sequence import Phase, Sequence
@@ -47,17 +47,20 @@ def that_decode(running: Iterable[Sequence]) -> list[Sequence]:
     return [each for each in running if each.num_uncomputed == 1 and each.phase is phase]
 
 
-def outlook(running: Collection[Sequence]) -> tuple[StepWork, int]:
+def outlook(running: Iterable[Sequence]) -> tuple[StepWork, int]:
     """All that could decode in the next step, and how many tokens lie before the part of a prompt
     that is next in it."""
-    decoding, phase = that_decode(running), Phase.RUNNING
-    context = sum([len(sequence.token_ids) for sequence in decoding])
-    starts = (
-        sequence.num_computed
-        for sequence in running
-        if sequence.num_uncomputed > 1 and sequence.phase is phase
-    )
-    return StepWork(num_decoding=len(decoding), context=context), next(starts, 0)
+    phase = Phase.RUNNING
+    num_decoding, context, starts = 0, 0, []
+    for sequence in running:
+        if sequence.phase is phase:
+            length, start = len(sequence.token_ids), sequence.num_computed
+            if length == start + 1:
+                num_decoding += 1
+                context += length
+            else:
+                starts.append(start)
+    return StepWork(num_decoding=num_decoding, context=context), starts[0] if starts else 0
 
 
 class Rotation:

@@ -132,7 +132,7 @@ class Engine:
                 self._sampler.forget(event.request_id)
         self._num_steps += 1
         self._timer.lap("schedule")
-        if max_seconds is not None and batch.chunks:
+        if max_seconds is not None and self._cost.wants(batch):
             _wait_for(logits_SV.device)
             self._cost.observe(StepWork.of(batch), time.perf_counter() - began)
         return events

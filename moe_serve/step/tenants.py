@@ -49,6 +49,9 @@ class Tenants:
         self._engines: dict[int, RankEngine] = {}
         self._receiving: list[RankEngine] = []
         self._on_one_rank: set[int] = set()
+        # Those that had work when they were asked, and have had no step since: not asked again, at
+        # the worst for a step without tokens.
+        self._working: set[int] = set()
         self._lanes: list[Lane] = []
         for tenant in tenants:
             self.open(tenant)
@@ -132,10 +135,14 @@ class Tenants:
 
     def wants(self) -> tuple[bool, frozenset[int]]:
         """Whether there is work, and turns that it may be done in, as step headers say it."""
-        working = {number for number, engine in self._engines.items() if engine.has_work}
-        if self._on_one_rank and self._own.may_run(working & self._on_one_rank):
-            working.add(ONE_RANK_TENANTS)
-        return bool(working), frozenset(working)
+        working = self._working
+        for number, engine in self._engines.items():
+            if number not in working and engine.has_work:
+                working.add(number)
+        turns = frozenset(working)
+        if self._on_one_rank and self._own.may_run(turns & self._on_one_rank):
+            turns |= {ONE_RANK_TENANTS}
+        return bool(turns), turns
 
     def tell_time(self) -> int:
         """The group's time, for a step header."""
@@ -175,10 +182,12 @@ class Tenants:
         """End a request early; None if there is none, or if its last event is yet to come."""
         for lane in self._lanes:
             lane.abort(request_id)
+        self._working.clear()
         events = (engine.abort(request_id) for engine in self._engines.values())
         return next((event for event in events if event is not None), None)
 
     def abort_all(self) -> None:
+        self._working.clear()
         for engine in self._engines.values():
             engine.abort_all()
 
@@ -238,6 +247,7 @@ class Tenants:
     def _list_engines(self) -> None:
         here = [each for each in self._tenants.values() if each.engine is not None]
         self._engines = {each.number: each.engine for each in here if each.engine is not None}
+        self._working.clear()
         # Other ranks may send these something; what they receive by is there before the loop is.
         self._receiving = [engine for engine in self._engines.values() if engine.descriptors]
         self._on_one_rank = {each.number for each in here if each.rank != ALL_RANKS}
@@ -254,6 +264,7 @@ class Tenants:
                 self._own.change(tenant.number, share, is_hard=tenant.is_hard)
 
     def _step(self, turn: Turn) -> list[TokenEvent]:
+        self._working.discard(turn.tenant)
         return self._engines[turn.tenant].step(turn.max_seconds)
 
     def _slice(self, number: int, stats: RankStats) -> SliceStats:

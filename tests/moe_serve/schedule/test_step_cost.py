@@ -92,7 +92,8 @@ class Server:
         batch = self.scheduler.schedule(max_tokens)
         work = StepWork.of(batch)
         self.steps.append((work, self.device.seconds(work)))
-        self.cost.observe(work, self.device.timed(work))
+        if self.cost.wants(batch):
+            self.cost.observe(work, self.device.timed(work))
         sampled = (SampledToken(chunk.request_id, 1) for chunk in batch.chunks if chunk.samples)
         self.scheduler.update(StepOutput(tuple(sampled)))
 
@@ -108,6 +109,16 @@ def test_work_of_a_batch() -> None:
     # One token of a prompt, and not its last: tells what prompt tokens cost.
     assert StepWork.of(Batch((Chunk("a", 10, (1,), (0,), False),))) == StepWork(0, 1, 11, 11)
     assert StepWork.of(Batch()) == StepWork()
+
+
+def test_of_steps_that_only_decode_it_wants_the_first_and_later_few() -> None:
+    cost = StepCost()
+    decoding, prompt = Chunk("a", 10, (1,), (0,), True), Chunk("b", 4, (1, 2, 3), (1,), False)
+    wanted = [cost.wants(Batch((decoding,))) for _ in range(2000)]
+    assert all(wanted[:4]) and sum(wanted[:100]) > 20
+    assert sum(wanted[1000:]) == pytest.approx(1000 / 17, abs=1)
+    assert all(cost.wants(Batch((decoding, prompt))) for _ in range(100))
+    assert not any(cost.wants(Batch()) for _ in range(100))
 
 
 def test_it_begins_with_few_tokens_and_never_more_than_doubles_them() -> None:

@@ -1,4 +1,4 @@
-"""The serving loop of a rank that is alone: what it tells the front end and the other ranks."""
+"""The serving loop of one rank: what it tells the front end and the other ranks."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -60,8 +60,10 @@ class Line:
         return True
 
 
-class Alone:
-    """The exchange of one rank, which remembers the step headers."""
+class Agreeing:
+    """The exchange with another rank that agrees to all; remembers the step headers."""
+
+    size = 2
 
     def __init__(self) -> None:
         self.headers: list[list[int]] = []
@@ -83,7 +85,7 @@ def mover() -> ExpertMover:
     [(RequestError("never"), "request"), (OverloadedError("not now"), "overloaded")],
 )
 def test_a_refused_request_is_told_with_its_kind(refusal: RequestError, kind: str) -> None:
-    line, exchange = Line(), Alone()
+    line, exchange = Line(), Agreeing()
     engine = cast(Engine, RefusingEngine(refusal))
     load = ExpertCounter((), 0)
     tenants = Tenants.of_one(0, engine)

@@ -62,7 +62,9 @@ class Line:
 
 
 class World:
-    """Of one rank; its header, or the end, is broken off where the test says so."""
+    """Another rank that agrees to all; a header, or the end, is broken off where the test says."""
+
+    size = 2
 
     def __init__(self, *, breaks_headers: int = 0, breaks_ends: int = 0) -> None:
         self.headers = 0

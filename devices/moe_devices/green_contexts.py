@@ -14,6 +14,7 @@ import torch
 
 from moe_devices.errors import DeviceError
 from moe_devices.partition import units_by_percent
+from moe_devices.streams import work_on
 
 # Fewer, and a GPU of compute capability 9.0 or later has no large clusters any more.
 _SLOT_SMS = 8
@@ -57,13 +58,8 @@ class GreenContext:
         stream = torch.cuda.ExternalStream(  # type: ignore[no-untyped-call]
             int(self._stream), device=self._index
         )
-        outer = torch.cuda.current_stream(self._index)
-        stream.wait_stream(outer)
-        try:
-            with torch.cuda.stream(stream):
-                yield
-        finally:
-            outer.wait_stream(stream)
+        with work_on(torch.cuda, stream, self._index):
+            yield
 
     def close(self) -> None:
         """The stream ends first, and only when its work is done."""

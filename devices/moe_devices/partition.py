@@ -8,7 +8,11 @@ from moe_devices.errors import DeviceError
 
 
 class Partition(Protocol):
-    """Processors that work of other parts of the same split does not run on."""
+    """A share of a device's processors.
+
+    Work of other parts of the same split does not run on them; on an NPU they are a number that
+    this part's work uses at most.
+    """
 
     @property
     def name(self) -> str:

@@ -86,7 +86,7 @@ def _device_bytes(index: int, pool: PoolConfig, num_local_ranks: int) -> int:
         found = gpu_memory()
     if found is None:
         raise ConfigError(
-            f"pools[{index}].memory: this host shows no {pool.device} device to ask; "
+            f"pools[{index}].memory: this host shows no memory of {pool.device} devices; "
             "declare what each rank may use, e.g. memory: 80GiB"
         )
     return memory_share(found, pool.device, num_local_ranks)

@@ -86,8 +86,7 @@ class PoolConfig:
     """Like devices under one name.
 
     Attributes:
-        device: the kind that its ranks drive, one each; this version serves cpu, cuda and
-            emulated.
+        device: the kind that its ranks drive, one each.
         role: which phase its ranks do; auto is what serves placement.workload best.
         weights: format that weights are stored in: the model's dtype, which auto is, or a
             narrower one, of which this version serves bfloat16, float16 and int8.

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from moe_kernels.formats import WEIGHT_FORMATS, served_formats
 
-from moe_serve.config.tree import Config, PoolConfig
+from moe_serve.config.tree import Config
 from moe_serve.errors import UnsupportedError
 
-SERVED_DEVICES = ("cpu", "cuda", "emulated")
 SERVED_ARCHITECTURES = (
     "DeepseekV2ForCausalLM",
     "DeepseekV3ForCausalLM",
@@ -22,7 +21,7 @@ SERVED_ARCHITECTURES = (
 def unserved(config: Config) -> Iterator[str]:
     """A sentence for each setting that a later version may serve; of a resolved config, all."""
     for index, pool in enumerate(config.pools):
-        yield from _unserved_pool(f"pools[{index}]", pool, config.models[0].dtype)
+        yield from _unserved_weights(f"pools[{index}]", pool.weights, config.models[0].dtype)
 
 
 def require_served(config: Config) -> None:
@@ -42,15 +41,6 @@ def unserved_architecture(name: str) -> Iterator[str]:
             f"model: this version plans for {name} and does not serve it; "
             f"serve one of {', '.join(SERVED_ARCHITECTURES)}"
         )
-
-
-def _unserved_pool(where: str, pool: PoolConfig, dtype: str) -> Iterator[str]:
-    if pool.device not in SERVED_DEVICES:
-        yield (
-            f'{where}.device: this version does not drive "{pool.device}"; '
-            f"use {' or '.join(SERVED_DEVICES)}"
-        )
-    yield from _unserved_weights(where, pool.weights, dtype)
 
 
 def _unserved_weights(where: str, weights: str, dtype: str) -> Iterator[str]:

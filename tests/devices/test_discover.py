@@ -12,7 +12,9 @@ def test_every_rank_on_a_host_opens_the_same_processor() -> None:
 
 
 def test_an_unknown_kind_says_what_is_there() -> None:
-    with pytest.raises(DeviceError, match=r"'tpu' does not exist; this host has 1 cpu, \d+ cuda"):
+    with pytest.raises(
+        DeviceError, match=r"'tpu' does not exist; this host has 1 cpu, \d+ cuda, \d+ npu"
+    ):
         open_device("tpu", 0)
 
 
@@ -22,13 +24,10 @@ def test_a_gpu_that_is_not_there_says_how_many_are() -> None:
         open_device("cuda", count)
 
 
-def test_npus_are_not_driven_yet() -> None:
-    with pytest.raises(OSError, match="npu: this version does not drive it yet"):
-        open_device("npu", 0)
-
-
 def test_available_counts_the_processor_once() -> None:
-    assert available() == {"cpu": 1, "cuda": torch.cuda.device_count()}
+    there = available()
+    assert (there["cpu"], there["cuda"]) == (1, torch.cuda.device_count())
+    assert list(there) == ["cpu", "cuda", "npu"]
 
 
 @pytest.mark.gpu

@@ -117,7 +117,7 @@ def test_a_gpu_that_is_not_here_must_declare_its_memory(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     config = load_config(CONFIGS / "deepseek_v3.yaml", ["pools.0.memory=0"])
-    with pytest.raises(ConfigError, match=r"pools\[0\]\.memory: .* no cuda device .* 80GiB"):
+    with pytest.raises(ConfigError, match=r"pools\[0\]\.memory: .* no memory of cuda .* 80GiB"):
         check(config, ALONE, as_json=False)
 
 
@@ -166,9 +166,8 @@ def test_what_is_not_served_yet_is_priced_and_said(capsys: pytest.CaptureFixture
     assert hopper["attention"] == pytest.approx(parameters["attention"], rel=0.001)
     absorbed = 61 * 512 * 128 * (128 + 128)
     assert ascend["attention"] == pytest.approx(parameters["attention"] + absorbed, rel=0.001)
-    said = " ".join(found["unserved"])
-    for part in ('"npu"', "with fp8 weights"):
-        assert said.count(part) == 1, part
+    (said,) = found["unserved"]
+    assert "does not compute with fp8 weights" in said
     assert check(config, ALONE, as_json=False) == 0
     printed = capsys.readouterr().out
     assert printed.count("warning  this version cannot serve it yet: ") == len(found["unserved"])

@@ -53,7 +53,7 @@ def error_line(found: "subprocess.CompletedProcess[str]") -> str:
     [
         ("pools.0.wieghts=auto", 'pools[0].wieghts: unknown key; did you mean "weights"?'),
         ("pools.0.ranks=many", "pools[0].ranks: expected a whole number, got 'many' (text)"),
-        ("pools.0.device=npu", 'pools[0].device: this version does not drive "npu"'),
+        ("pools.0.weights=int4", "pools[0].weights: this version does not compute with int4"),
         ("pools.0.ranks=4", "pools need 4 ranks (host: 4), 1 was started; run mpirun -n 4 or"),
         ("server.port=80", "builtin:mixtral_8x7b has no weights, it can only be checked"),
     ],

@@ -38,6 +38,8 @@ _SILENT_SECONDS = 5.0
 
 def main() -> NoReturn:
     """The `moe_serve` command; never returns, so that no exit handler waits for other ranks."""
+    # Where torch-npu is installed, torch loads it for every rank, and dies where there is no CANN.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     _leave(run(sys.argv[1:]))
 
 

@@ -76,10 +76,10 @@ class RowFormat:
         return -(-num_bytes // _WORD) * _WORD
 
     def pack(self, rows: CrossingRows) -> torch.Tensor:
-        """-> rows_CB: uint8 on the host, in pinned memory where they come from a GPU."""
+        """-> rows_CB: uint8 on the host, in pinned memory where they come from an accelerator."""
         x_CD = rows.x_CD
         shape = (len(x_CD), self.num_bytes)
-        packed_CB = torch.empty(shape, dtype=torch.uint8, pin_memory=x_CD.is_cuda)
+        packed_CB = torch.empty(shape, dtype=torch.uint8, pin_memory=not x_CD.is_cpu)
         self._words(packed_CB, 0, torch.int32).copy_(rows.slot_CK)
         self._words(packed_CB, self.num_chosen, torch.float32).copy_(rows.weights_CK)
         values_CD = self._values_of(packed_CB)
@@ -135,8 +135,8 @@ def quantize(x_CD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def on_host(rows_RD: torch.Tensor) -> torch.Tensor:
-    """The rows on the host: themselves, or a copy, in pinned memory where they come from a GPU."""
+    """The rows on the host: themselves, or a copy in pinned memory, from an accelerator."""
     if rows_RD.is_cpu:
         return rows_RD
-    host_RD = torch.empty(rows_RD.shape, dtype=rows_RD.dtype, pin_memory=rows_RD.is_cuda)
+    host_RD = torch.empty(rows_RD.shape, dtype=rows_RD.dtype, pin_memory=True)
     return host_RD.copy_(rows_RD)

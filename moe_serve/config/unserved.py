@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from moe_kernels.formats import WEIGHT_FORMATS, served_formats
 
-from moe_serve.config.tree import Config
+from moe_serve.config.tree import Config, PoolConfig
 from moe_serve.errors import UnsupportedError
 
 SERVED_ARCHITECTURES = (
@@ -22,6 +22,7 @@ def unserved(config: Config) -> Iterator[str]:
     """A sentence for each setting that a later version may serve; of a resolved config, all."""
     for index, pool in enumerate(config.pools):
         yield from _unserved_weights(f"pools[{index}]", pool.weights, config.models[0].dtype)
+        yield from _unserved_groups(f"pools[{index}]", pool)
 
 
 def require_served(config: Config) -> None:
@@ -52,4 +53,12 @@ def _unserved_weights(where: str, weights: str, dtype: str) -> Iterator[str]:
         yield (
             f"{where}.weights: this version does not compute with {weights} weights{beside}; use "
             f"{', '.join(served)}, or leave the key out to store weights in the model's dtype"
+        )
+
+
+def _unserved_groups(where: str, pool: PoolConfig) -> Iterator[str]:
+    if pool.device == "npu" and pool.attention.tensor_parallel > 1:
+        yield (
+            f"{where}.attention.tensor_parallel: this version opens one HCCL group in a process, "
+            f"that of the experts, got {pool.attention.tensor_parallel}; remove the key"
         )

@@ -253,6 +253,10 @@ def test_an_override_without_a_place_is_refused(refusal: Refusal, override: str,
             "does not compute with fp8 weights; use float32, bfloat16, float16",
         ),
         ("pools.0.weights=int4", "pools[0].weights: this version does not compute with int4"),
+        (
+            "pools=[{name: a, device: npu, ranks: 2, attention: {tensor_parallel: 2}}]",
+            "pools[0].attention.tensor_parallel: this version opens one HCCL group",
+        ),
     ],
 )
 def test_what_a_later_version_may_do_is_refused_plainly(

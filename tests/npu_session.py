@@ -3,11 +3,14 @@
 import ctypes
 import json
 import sys
+from datetime import timedelta
 from typing import Any
 
 import torch
+from moe_comm.transport.process_group import make_process_group
 from moe_devices.discover import available, open_device
 from moe_devices.stream_limits import LimitedStream
+from torch.distributed import HashStore
 
 MIB = 1 << 20
 RUNTIME = ctypes.CDLL("libascendcl.so")
@@ -37,6 +40,11 @@ def main() -> None:
     found["below_cap"] = refusal(lambda: take(230))
     found["cap_below"] = refusal(lambda: device.cap_memory(MIB))
     found["parts"] = [look_at(part) for part in device.partition([25, 10])]  # type: ignore[arg-type]
+    group = make_process_group(
+        device.collective, HashStore(), 0, 1, device.torch_device, timedelta(seconds=20)
+    )
+    found["group"] = [group.size(), group.name()]
+    found["collective"] = refusal(lambda: group.allreduce([torch.empty(3, device="npu")]).wait())
     print(json.dumps(found))
 
 

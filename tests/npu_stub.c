@@ -80,6 +80,7 @@ aclError aclGetDeviceCapability(uint32_t device, aclDeviceInfo which, int64_t *v
 aclError aclSetCompileopt(aclCompileOpt option, const char *value) { return ACL_SUCCESS; }
 aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) { return ACL_SUCCESS; }
 aclError aclrtSetOpExecuteTimeOut(uint32_t seconds) { return ACL_SUCCESS; }
+aclError aclrtSetOpWaitTimeout(uint32_t seconds) { return ACL_SUCCESS; }
 aclError aclrtSetSysParamOpt(aclSysParamOpt option, int64_t value) { return ACL_SUCCESS; }
 aclError aclrtGetSysParamOpt(aclSysParamOpt option, int64_t *value) { *value = 0; return ACL_SUCCESS; }
 

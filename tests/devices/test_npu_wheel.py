@@ -102,6 +102,11 @@ def test_limits_arrive_at_the_runtime_and_go_again(session: dict[str, Any]) -> N
         assert part["limits_after"] == [24, 48]
 
 
+def test_the_devices_collective_has_a_group_of_torch_distributed(session: dict[str, Any]) -> None:
+    assert session["group"] == [1, "custom"]
+    assert "HcclGetRootInfo" in session["collective"]
+
+
 def test_a_server_without_cann_says_what_is_missing(wheel: Path, tmp_path: Path) -> None:
     pool = "pools=[{name: ascend, device: npu}]"
     command = ("-m", "moe_serve.cli", "--config", DEMO, "--set", pool, "--set", "server.port=0")

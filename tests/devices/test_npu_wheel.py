@@ -23,6 +23,9 @@ SESSION = Path(__file__).parents[1] / "npu_session.py"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
+        not torch.__version__.startswith("2.13."), reason=f"{WHEEL} is made for torch 2.13"
+    ),
+    pytest.mark.skipif(
         torch.accelerator.current_accelerator() is not None,
         reason="torch is built for another accelerator, which torch_npu refuses",
     ),
@@ -34,7 +37,16 @@ pytestmark = [
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with torch_npu."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-compile",
+        "--retries=1",
+    ]
     done = subprocess.run(
         [*command, "--target", folder, WHEEL], capture_output=True, text=True, timeout=240
     )

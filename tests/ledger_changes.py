@@ -2,7 +2,6 @@
 
 from random import Random
 
-import pytest
 from hypothesis.stateful import precondition, rule
 from ledger_machine import RANDOM, WEIGHTS, WORKING_SPACE, Machine
 from ledger_tenant import Tenant
@@ -78,14 +77,3 @@ class ChangingMachine(Machine):
             or (guaranteed - budget.guaranteed) * budget.page_bytes > self.left
             or (budget.is_fixed and (guaranteed, limit) != (budget.guaranteed, budget.limit))
         )
-
-    @rule(random=RANDOM)
-    def resize_total(self, random: Random) -> None:
-        promised = self.ledger.total_bytes - self.left
-        total = promised + random.randint(-8, 30)
-        if total < promised:
-            with pytest.raises(LedgerError, match="promised to them"):
-                self.ledger.resize_total(total)
-            return
-        self.ledger.resize_total(total)
-        self.is_settled = False

@@ -146,20 +146,6 @@ class MemoryLedger:
             budget.guaranteed, budget.limit = guaranteed, limit
         budget.give_back(max(0, budget.num_held - limit))
 
-    def resize_total(self, total_bytes: int) -> None:
-        """Have more or less for all tenants.
-
-        Raises:
-            LedgerError: less than is promised.
-        """
-        with self._lock:
-            if total_bytes < self.promised_bytes:
-                raise LedgerError(
-                    f"{mib(total_bytes)} asked for all models, {mib(self.promised_bytes)} are "
-                    "promised to them; resize or unload one first"
-                )
-            self._total_bytes = total_bytes
-
     def close(self, tenant: int) -> None:
         """Take all that a tenant has, which runs no more."""
         with self._lock:

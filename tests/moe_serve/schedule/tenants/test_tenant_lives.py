@@ -16,14 +16,15 @@ def test_random_tenants(
 
 def test_long_lives_lend_and_take_back(machine_type: Callable[..., Any]) -> None:
     num_preempted = 0
-    for seed in range(5):
+    for seed in range(10):
         random, machine = Random(seed), machine_type()()
         machine.start(random)
         for _ in range(60):
             machine.burst(random)
+            machine.burst(random)
             machine.run(random, num_steps=3)
             if random.random() < 0.3:
-                random.choice([machine.book, machine.resize, machine.resize_total])(random)
+                random.choice([machine.book, machine.resize])(random)
                 machine.close(random)
                 while len(machine.tenants) < 3:
                     machine.open(random)

@@ -26,7 +26,17 @@ LOWER_ROOMS = {
     "layers": {"types", "errors", "config"},
     "weights": {"types", "errors", "config", "layers"},
     "models": {"types", "errors", "config", "layers", "weights"},
-    "step": {"types", "messages", "errors", "config", "schedule", "layers", "models", "weights"},
+    "step": {
+        "types",
+        "messages",
+        "errors",
+        "even_steps",
+        "config",
+        "schedule",
+        "layers",
+        "models",
+        "weights",
+    },
     "encoders": {"types", "messages", "errors", "config", "schedule", "weights", "step"},
 }
 TOP_ROOMS = {"cli", "bench"}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from threading import Thread
 
 from moe_serve.errors import MoeServeError, UnsupportedError
+from moe_serve.even_steps import beside_steps
 from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange, TenantNews
 from moe_serve.step.tenant import Tenant
 from moe_serve.step.tenants import Tenants
@@ -38,6 +39,7 @@ class _Loading:
         return self._loaded
 
     def _run(self) -> None:
+        beside_steps()
         try:
             self._loaded = self._load(self._change)
         except BaseException as failure:
@@ -100,7 +102,7 @@ class TenantChanges:
             self._settle()
         if self._gone:
             gone, self._gone = self._gone, []
-            Thread(target=self._dismiss, args=(gone,), name="dismiss", daemon=True).start()
+            Thread(target=self._let_go, args=(gone,), name="dismiss", daemon=True).start()
 
     def follow(self, ready_number: int) -> TenantNews | None:
         """Act on the change that is under way, if all ranks are ready for it -> what came of it."""
@@ -114,6 +116,10 @@ class TenantChanges:
         except Exception as error:
             return TenantNews(number=change.number, error=self._complaint(change, error))
         return TenantNews(number=change.number, served=served)
+
+    def _let_go(self, gone: list[Tenant]) -> None:
+        beside_steps()
+        self._dismiss(gone)
 
     def _complaint(self, change: TenantChange, error: Exception) -> str:
         """In one sentence: other models go on, whatever is wrong with this one."""

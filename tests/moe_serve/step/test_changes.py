@@ -1,5 +1,8 @@
 """Models that come while ranks serve."""
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from threading import Event
@@ -17,7 +20,7 @@ from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.tenant import Tenant
 from moe_serve.step.tenants import Tenants
-from moe_serve.types import Request, SamplingParams, TokenEvent
+from moe_serve.types import Request, SamplingParams, ServedModel, TokenEvent
 
 PAGE = 1 << 10
 NEW = PlacedTenant(
@@ -121,6 +124,35 @@ def test_a_load_that_fails_in_any_way_is_news_and_not_the_end(
     assert news is not None
     assert news.error.startswith("rank 0 cannot load model visitor: KeyError: 'foo'")
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_loading_and_freeing_leave_the_processor_to_the_steps() -> None:
+    niceness: list[int] = []
+    has_freed = Event()
+
+    def own() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def load(change: TenantChange) -> Loaded:
+        niceness.append(own())
+        placed = change.placed
+        return Tenant(number=placed.number), cast(ServedModel, None)
+
+    def dismiss(gone: list[Tenant]) -> None:
+        niceness.append(own())
+        has_freed.set()
+
+    tenants = Tenants(0, 1.0, [Tenant(number=0)])
+    changes = TenantChanges(0, tenants, load, dismiss=dismiss)
+    changes.take(TenantChange(number=1, kind="load", placed=NEW))
+    until_ready(changes, 1)
+    assert changes.follow(1) is not None
+    changes.take(TenantChange(number=2, kind="unload", placed=NEW))
+    assert changes.follow(2) is not None
+    changes.rest()
+    assert has_freed.wait(10)
+    assert niceness == [max(10, own())] * 2
 
 
 def test_steps_go_on_while_a_lane_that_is_taken_away_ends_its_last_one() -> None:

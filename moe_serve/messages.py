@@ -49,7 +49,8 @@ class RankStats:
         num_segments: parts of steps that had a declared time, on an emulated device.
         num_overruns: those of them that took longer.
         step_seconds: total seconds by part: schedule, inputs, dense (all of the model but what
-            follows), dispatch, counting, experts, sample; moves, where experts came beside steps.
+            follows), dispatch, counting, experts, sample; bounding, where steps may take so long
+            and no longer; moves, where experts came beside steps.
         plan_epoch: of the plan that the rank runs.
         given_up_epoch: of the newest plan that could not be made ready; 0 where there is none.
         num_experts_to_load: that the plan on its way still wants.

@@ -82,6 +82,13 @@ class Timeline:
         begin_W = self.first + np.arange(count) * seconds / _WINDOWS_PER_LENGTH
         return 100 * (self._used(tenant, begin_W + seconds) - self._used(tenant, begin_W)) / seconds
 
+    def in_longest_turns(self, error: "ShareError", seconds: float) -> float:
+        """The largest error over windows of such a length, in the longest turn of the time that
+        counts: whose turn it is can only be decided between turns."""
+        counts_S = (self.end_S > self.first) & (self.begin_S < self.last)
+        longest = float((self.end_S - self.begin_S)[counts_S].max())
+        return error.largest / 100 * seconds / longest
+
     def _used(self, tenant: int, time_W: Floats) -> Floats:
         """Seconds that the tenant has had until then."""
         own_S = self.tenant_S == tenant

@@ -136,6 +136,7 @@ class RankLog:
         pause_begins: of the times in which nobody had a turn.
         turns_seconds: spent on whose turn it is.
         header_seconds: spent on step headers.
+        bounding_seconds: spent within steps on how many tokens they may have.
         answers: by request.
         most_held: bytes by tenant and part, where memory was watched, as are `samples`.
         base: bytes of the process before it had any model.
@@ -149,6 +150,7 @@ class RankLog:
     pause_begins: list[float] = field(default_factory=list)
     turns_seconds: float = 0.0
     header_seconds: float = 0.0
+    bounding_seconds: float = 0.0
     answers: dict[str, Answer] = field(default_factory=dict)
     most_held: dict[int, dict[str, int]] = field(default_factory=dict)
     samples: list[MemorySample] = field(default_factory=list)

@@ -43,7 +43,7 @@ class Serving:
     def run(self, run: Run) -> RankLog:
         log = RankLog(base=self._base)
         tenants = self._tenants(run, log)
-        before = self._num_preemptions()
+        before, bounding_before = self._num_preemptions(), self._bounding_seconds()
         line = Line(run, self._rank, self._vocab_sizes, log)
         load, mover = self._experts()
         Worker(
@@ -58,6 +58,7 @@ class Serving:
             main_tenant=self._host.main_tenant,
         ).run()
         tenants.abort_all()
+        log.bounding_seconds = self._bounding_seconds() - bounding_before
         log.num_preemptions = {
             number: count - before[number] for number, count in self._num_preemptions().items()
         }
@@ -85,6 +86,10 @@ class Serving:
             return self._host.main.loaded.load, self._host.main.loaded.mover
         plan = no_plan(self._host.config)
         return ExpertCounter((), 0), ExpertMover.of_no_experts(self._rank, plan)
+
+    def _bounding_seconds(self) -> float:
+        engines = (tenant.engine for tenant in self._host.tenants if tenant.engine is not None)
+        return sum(engine.stats().step_seconds.get("bounding", 0.0) for engine in engines)
 
     def _num_preemptions(self) -> dict[int, int]:
         return {

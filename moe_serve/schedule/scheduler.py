@@ -141,10 +141,11 @@ class Scheduler:
         self._cache.release(sequence, Phase.ENDED)
         return sequence.abort_event() if sequence.samples else None
 
-    def outlook(self) -> tuple[StepWork, int]:
+    def outlook(self) -> tuple[StepWork, int | None]:
         """All that could decode in the next step, and how many tokens lie before the part of a
-        prompt that is next in it."""
-        return outlook(self._running.values())
+        prompt that is next in it; None where there is no prompt."""
+        decoding, start = outlook(self._running.values())
+        return decoding, 0 if start is None and self._waiting else start
 
     def schedule(self, max_tokens: int | None = None) -> Batch:
         """Form the next step; no chunks where there is nothing to do.

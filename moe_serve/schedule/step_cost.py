@@ -102,12 +102,13 @@ class StepCost:
         self._leans_up = not self._leans_up
         self._fit()
 
-    def tokens_within(self, seconds: float, decoding: StepWork, prompt_start: int) -> int:
+    def tokens_within(self, seconds: float, decoding: StepWork, prompt_start: int | None) -> int:
         """How many tokens a step may have to take so long: those that decode, then prompts.
 
         Args:
             decoding: all sequences that could decode.
-            prompt_start: tokens that lie before the part of a prompt that is next.
+            prompt_start: tokens that lie before the part of a prompt that is next; None where
+                there is no prompt.
 
         Returns:
             At least 1; fewer than could decode where not even they fit.
@@ -117,6 +118,8 @@ class StepCost:
         if needed > max(left, _LEAST_SHARE * step):
             fitting = max(left, _LEAST_SHARE * step) / needed
             return max(1, int(decoding.num_decoding * fitting))
+        if prompt_start is None:
+            return max(1, decoding.num_decoding)
         reading = read * prompt_start
         left = max(left - needed - reading, _LEAST_SHARE * max(step - needed, reading))
         # The root of: first * tokens + attended / 2 * tokens ** 2 = left.

@@ -47,20 +47,21 @@ def that_decode(running: Iterable[Sequence]) -> list[Sequence]:
     return [each for each in running if each.num_uncomputed == 1 and each.phase is phase]
 
 
-def outlook(running: Iterable[Sequence]) -> tuple[StepWork, int]:
+def outlook(running: Iterable[Sequence]) -> tuple[StepWork, int | None]:
     """All that could decode in the next step, and how many tokens lie before the part of a prompt
-    that is next in it."""
+    that is next in it; None where none is."""
     phase = Phase.RUNNING
-    num_decoding, context, starts = 0, 0, []
+    num_decoding = context = 0
+    first: int | None = None
     for sequence in running:
         if sequence.phase is phase:
             length, start = len(sequence.token_ids), sequence.num_computed
             if length == start + 1:
                 num_decoding += 1
                 context += length
-            else:
-                starts.append(start)
-    return StepWork(num_decoding=num_decoding, context=context), starts[0] if starts else 0
+            elif first is None:
+                first = start
+    return StepWork(num_decoding=num_decoding, context=context), first
 
 
 class Rotation:

@@ -115,7 +115,11 @@ class Engine:
         """
         began = time.perf_counter()
         self._timer.start()
-        batch = self._scheduler.schedule(self._max_tokens(max_seconds))
+        max_tokens = None
+        if max_seconds is not None:
+            max_tokens = self._cost.tokens_within(max_seconds, *self._scheduler.outlook())
+            self._timer.lap("bounding")
+        batch = self._scheduler.schedule(max_tokens)
         self._handover.begin_step()
         self._timer.lap("schedule")
         try:
@@ -135,12 +139,8 @@ class Engine:
         if max_seconds is not None and self._cost.wants(batch):
             _wait_for(logits_SV.device)
             self._cost.observe(StepWork.of(batch), time.perf_counter() - began)
+            self._timer.lap("bounding")
         return events
-
-    def _max_tokens(self, max_seconds: float | None) -> int | None:
-        if max_seconds is None:
-            return None
-        return self._cost.tokens_within(max_seconds, *self._scheduler.outlook())
 
     def stats(self) -> RankStats:
         scheduler, handover = self._scheduler, self._handover.counts

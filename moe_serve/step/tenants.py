@@ -135,11 +135,7 @@ class Tenants:
 
     def wants(self) -> tuple[bool, frozenset[int]]:
         """Whether there is work, and turns that it may be done in, as step headers say it."""
-        working = self._working
-        for number, engine in self._engines.items():
-            if number not in working and engine.has_work:
-                working.add(number)
-        turns = frozenset(working)
+        turns = frozenset(self._ask_who_works())
         if self._on_one_rank and self._own.may_run(turns & self._on_one_rank):
             turns |= {ONE_RANK_TENANTS}
         return bool(turns), turns
@@ -233,7 +229,8 @@ class Tenants:
         begun, last = self._group.now, 0
         # The other ranks wait for the end, so it had better be near the one that is due.
         while begun + last // 2 < ends:
-            own = self._own.next(self._own_with_work(), is_bound=is_bound)
+            working = self._ask_who_works() & self._on_one_rank
+            own = self._own.next(working, is_bound=is_bound)
             if own is None:
                 break
             yield self._step(own)
@@ -241,8 +238,12 @@ class Tenants:
             begun, last = now, now - begun
         self._own.end()
 
-    def _own_with_work(self) -> set[int]:
-        return {number for number in self._on_one_rank if self._engines[number].has_work}
+    def _ask_who_works(self) -> set[int]:
+        working = self._working
+        for number, engine in self._engines.items():
+            if number not in working and engine.has_work:
+                working.add(number)
+        return working
 
     def _list_engines(self) -> None:
         here = [each for each in self._tenants.values() if each.engine is not None]

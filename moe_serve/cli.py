@@ -27,6 +27,7 @@ from moe_serve.control.requests.drain import DrainSignals
 from moe_serve.control.requests.front_end import listen
 from moe_serve.early_checks import check_front_end, check_memory, check_models, check_plan
 from moe_serve.errors import AgreedError, ConfigError, EngineDeadError, MoeServeError
+from moe_serve.even_steps import unwatched_imports
 from moe_serve.huge_pages import ask_for_huge_pages
 from moe_serve.served_digests import served_digests
 
@@ -97,8 +98,8 @@ def _serve(options: argparse.Namespace, world: LaunchedWorld) -> int:
     )
     ask_for_huge_pages()
     # Torch is loaded here: nothing above may take seconds to say no.
-    from moe_serve.serve import serve
-
+    with unwatched_imports():
+        from moe_serve.serve import serve
     return serve(config, launch, listener, drain_signals)
 
 

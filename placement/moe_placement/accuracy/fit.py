@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from moe_placement.accuracy.predict import RowStack, predict_stacks, stack_rows
 from moe_placement.accuracy.rows import Row
@@ -50,7 +50,7 @@ def fit(
     noise = np.random.default_rng(seed).normal(scale=_SPREAD, size=len(prior))
     point: Floats = np.clip(prior + noise, 0.01, 0.99)
     for soften in (_soft_l1, _cauchy):
-        found = least_squares(
+        found = scipy.optimize.least_squares(
             goal.residuals,
             point,
             bounds=(0.0, 1.0),

@@ -9,8 +9,8 @@ Shapes: P measured points.
 from collections.abc import Iterator
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from moe_placement.hardware.device import ExpertCurve, Plane
 
@@ -88,6 +88,6 @@ def _plane(work_P3: Floats, seconds_P: Floats) -> Floats:
     relative_P3 = work_P3 / seconds_P[:, None]
     scale_3 = relative_P3.max(axis=0)
     scale_3[scale_3 == 0.0] = 1.0
-    solution, _ = nnls(relative_P3 / scale_3, np.ones_like(seconds_P))
+    solution, _ = scipy.optimize.nnls(relative_P3 / scale_3, np.ones_like(seconds_P))
     plane: Floats = solution / scale_3
     return plane

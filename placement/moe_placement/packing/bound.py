@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import block_diag, csr_array, eye_array, hstack
+import scipy
 
 from moe_placement.packing.kinds import Kinds
 from moe_placement.packing.problem import Flags, Floats, Ints
@@ -62,16 +61,22 @@ def relaxed_bound(kinds: Kinds) -> PackBound:
     num_T, num_B = kinds.num_T, len(blocks)
     size = len(num_T)
     may_BT = np.array([block.may_T for block in blocks])
-    rows = block_diag([csr_array(block.rows_RT) for block in blocks])
-    opened = block_diag([np.ones((len(block.rows_RT), 1)) for block in blocks])
-    used = hstack([rows, -opened, csr_array((rows.shape[0], size))])
-    placed = hstack([*[eye_array(size)] * num_B, csr_array((size, num_B)), eye_array(size)])
+    rows = scipy.sparse.block_diag([scipy.sparse.csr_array(block.rows_RT) for block in blocks])
+    opened = scipy.sparse.block_diag([np.ones((len(block.rows_RT), 1)) for block in blocks])
+    used = scipy.sparse.hstack([rows, -opened, scipy.sparse.csr_array((rows.shape[0], size))])
+    placed = scipy.sparse.hstack(
+        [
+            *[scipy.sparse.eye_array(size)] * num_B,
+            scipy.sparse.csr_array((size, num_B)),
+            scipy.sparse.eye_array(size),
+        ]
+    )
     opens_B = np.array([block.opens for block in blocks])
     devices_B = np.array([block.num_devices for block in blocks], float)
     left_out = float(LEFT_OUT * kinds.num_devices)
     lower = np.concatenate([np.zeros(num_B * size), np.where(opens_B, 0, devices_B), [0.0] * size])
     upper = np.concatenate([(may_BT * num_T).ravel(), devices_B, num_T])
-    answer = linprog(
+    answer = scipy.optimize.linprog(
         np.concatenate([np.zeros(num_B * size), opens_B.astype(float), np.full(size, left_out)]),
         A_ub=used,
         b_ub=np.zeros(used.shape[0]),

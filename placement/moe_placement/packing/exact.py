@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint
+import scipy
 
 from moe_placement.packing.bound import LEFT_OUT
 from moe_placement.packing.integers import IntegerAnswer, IntegerProgram
@@ -63,7 +63,7 @@ class ExactProgram:
         Args:
             out_T: slices of each kind that are left out.
         """
-        levels = LinearConstraint(np.array(list(self._levels())), ub=0)
+        levels = scipy.optimize.LinearConstraint(np.array(list(self._levels())), ub=0)
         return self._solved(self._row(level=1), [self._limits(), levels], out_T, _EVEN_GAP)
 
     def _row(
@@ -80,10 +80,14 @@ class ExactProgram:
         return np.concatenate([np.broadcast_to(part, shape).ravel() for part, shape in parts]) * 1.0
 
     def _solved(
-        self, costs: Floats, limits: list[LinearConstraint], out_T: Ints, gap: float = 0.0
+        self,
+        costs: Floats,
+        limits: "list[scipy.optimize.LinearConstraint]",
+        out_T: Ints,
+        gap: float = 0.0,
     ) -> tuple[Layout, IntegerAnswer] | None:
         most_DT = self.kinds.most_TG().T[self.kind_D]
-        bounds = Bounds(0, self._row(on_DT=most_DT, held_D=1, out_T=out_T, level=1))
+        bounds = scipy.optimize.Bounds(0, self._row(on_DT=most_DT, held_D=1, out_T=out_T, level=1))
         whole = self._row(on_DT=1, held_D=1, out_T=1)
         answer = IntegerProgram(costs, limits, bounds, whole, gap).solve(self.time_limit)
         if answer is None:
@@ -98,11 +102,11 @@ class ExactProgram:
             device_I[list(items[: len(devices)])] = devices
         return Layout.of(self.problem, device_I)
 
-    def _limits(self) -> LinearConstraint:
+    def _limits(self) -> "scipy.optimize.LinearConstraint":
         rows = [*self._placed(), *self._room(), *self._apart(), *self._in_order()]
         lower = [low for _, low, _ in rows]
         upper = [high for _, _, high in rows]
-        return LinearConstraint(np.array([row for row, _, _ in rows]), lower, upper)
+        return scipy.optimize.LinearConstraint(np.array([row for row, _, _ in rows]), lower, upper)
 
     def _placed(self) -> Iterator[tuple[Floats, float, float]]:
         """Each slice is on one device or left out."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
+import scipy
 
 from moe_placement.packing.problem import Floats, Ints
 
@@ -33,8 +33,8 @@ class IntegerProgram:
     """
 
     costs: Floats
-    limits: Sequence[LinearConstraint]
-    bounds: Bounds
+    limits: "Sequence[scipy.optimize.LinearConstraint]"
+    bounds: "scipy.optimize.Bounds"
     is_whole: Floats | None = None
     gap: float = 0.0
 
@@ -49,7 +49,7 @@ class IntegerProgram:
         options = {"node_limit": _MOST_NODES, "mip_rel_gap": self.gap}
         if time_limit is not None:
             options["time_limit"] = time_limit
-        found = milp(
+        found = scipy.optimize.milp(
             self.costs,
             constraints=self.limits,
             bounds=self.bounds,

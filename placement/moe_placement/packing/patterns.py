@@ -11,7 +11,7 @@ Shapes: T kinds of slices, G kinds of devices, K dimensions, P patterns.
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, linprog
+import scipy
 
 from moe_placement.packing.bound import LEFT_OUT, PackBound, bound_of
 from moe_placement.packing.integers import IntegerProgram
@@ -90,8 +90,11 @@ class Patterns:
         room = np.hstack([uses_GP, np.zeros((len(kinds.num_G), size))])
         answer = IntegerProgram(
             self._costs(),
-            [LinearConstraint(cover, lb=kinds.num_T), LinearConstraint(room, ub=kinds.num_G)],
-            Bounds(0, np.concatenate([uses_GP.T @ kinds.num_G, kinds.num_T])),
+            [
+                scipy.optimize.LinearConstraint(cover, lb=kinds.num_T),
+                scipy.optimize.LinearConstraint(room, ub=kinds.num_G),
+            ],
+            scipy.optimize.Bounds(0, np.concatenate([uses_GP.T @ kinds.num_G, kinds.num_T])),
         ).solve(self.time_limit)
         return None if answer is None else self._placed(problem, answer.x[:num])
 
@@ -119,7 +122,7 @@ class Patterns:
         """What one slice of each kind is worth in the mix."""
         size = len(self.kinds.items_T)
         cover_TP, uses_GP = self._tables()
-        mix = linprog(
+        mix = scipy.optimize.linprog(
             self._costs(),
             A_ub=np.vstack(
                 [

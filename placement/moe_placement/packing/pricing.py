@@ -9,7 +9,7 @@ Shapes: T kinds of slices, K dimensions.
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linprog
+import scipy
 
 from moe_placement.packing.problem import Floats, Ints
 
@@ -60,7 +60,7 @@ class Knapsack:
         """What one unit of each dimension is worth where slices can be divided; in shares of the
         device, for a solver likes figures near 1."""
         scale_K = np.maximum(self.free_K, 1)
-        relaxed = linprog(
+        relaxed = scipy.optimize.linprog(
             -worth_T,
             A_ub=(self.need_TK / scale_K).T,
             b_ub=self.free_K / scale_K,

@@ -6,8 +6,7 @@ Shapes: L layers, E experts, B bins of experts alike, K kinds of ranks, P planes
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import block_diag, csr_array
+import scipy
 
 from moe_placement.solver.experts.rank_cost import RankCosts
 from moe_placement.solver.problem import Floats, Ints
@@ -162,14 +161,14 @@ def _optimum(
     limits = np.where(np.isfinite(fixed_LKP), -fixed_LKP / scale_L[:, None, None], 1e9)
     right = np.concatenate([limits.reshape(num_layers, -1), slots_LK], axis=1)
     variables = num_bins * num_kinds + 1
-    share_rows = csr_array(
+    share_rows = scipy.sparse.csr_array(
         np.hstack([np.tile(np.eye(num_bins), num_kinds), np.zeros((num_bins, 1))])
     )
-    answer = linprog(
+    answer = scipy.optimize.linprog(
         np.tile(np.eye(variables)[-1], num_layers),
-        A_ub=block_diag(layers, format="csr"),
+        A_ub=scipy.sparse.block_diag(layers, format="csr"),
         b_ub=right.reshape(-1),
-        A_eq=block_diag([share_rows] * num_layers, format="csr"),
+        A_eq=scipy.sparse.block_diag([share_rows] * num_layers, format="csr"),
         b_eq=np.ones(num_layers * num_bins),
         method="highs",
     )
@@ -182,7 +181,9 @@ def _optimum(
     return np.swapaxes(shares_LKB, 1, 2), price_LKP, slot_price_LK
 
 
-def _layer_rows(kinds: Kinds, count_B: Floats, reads_BK: Floats, rows_B: Floats) -> csr_array:
+def _layer_rows(
+    kinds: Kinds, count_B: Floats, reads_BK: Floats, rows_B: Floats
+) -> "scipy.sparse.csr_array":
     """One layer's inequalities over (kind, bin) shares and T: planes, then slots."""
     num_kinds, num_planes = kinds.fixed_KP.shape
     rows = np.zeros((num_kinds * (num_planes + 1), num_kinds, len(rows_B)))
@@ -194,7 +195,7 @@ def _layer_rows(kinds: Kinds, count_B: Floats, reads_BK: Floats, rows_B: Floats)
             ) / kinds.num_ranks_K[kind]
         rows[num_kinds * num_planes + kind, kind] = count_B
     time_column = np.repeat([-1.0, 0.0], [num_kinds * num_planes, num_kinds])
-    return csr_array(np.hstack([rows.reshape(len(rows), -1), time_column[:, None]]))
+    return scipy.sparse.csr_array(np.hstack([rows.reshape(len(rows), -1), time_column[:, None]]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,8 +4,8 @@ Shapes: L layers, E experts, N ranks, S slots of all ranks; C ranks that may exc
 """
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from moe_placement.solver.experts.layout import Layout
 from moe_placement.solver.experts.rank_cost import RankCosts
@@ -26,7 +26,7 @@ def relabelled(
         for layer in range(len(layout.expert_LS)):
             expert_CJ = layout.expert_LS[layer, slot_CJ]
             is_kept_CCJ = held_LNE[layer][ranks[:, None, None], expert_CJ] & (expert_CJ >= 0)
-            to_C, from_C = linear_sum_assignment(is_kept_CCJ.sum(2), maximize=True)
+            to_C, from_C = scipy.optimize.linear_sum_assignment(is_kept_CCJ.sum(2), maximize=True)
             renamed.expert_LS[layer, slot_CJ[to_C]] = expert_CJ[from_C]
             renamed.rows_LS[layer, slot_CJ[to_C]] = layout.rows_LS[layer, slot_CJ[from_C]]
     return renamed

@@ -4,7 +4,7 @@ Shapes: L layers, N ranks.
 """
 
 import numpy as np
-from scipy.special import logsumexp
+import scipy
 
 from moe_placement.solver.experts.layout import Layout
 from moe_placement.solver.experts.rank_cost import RankCosts
@@ -29,7 +29,7 @@ def seconds_at_risk(costs: RankCosts, layout: Layout, least_L: Floats) -> Floats
     unit_L1 = np.maximum(least_L[:, None] * _VARIATION, 1e-300)
     rate = np.sqrt(2 * np.log(len(layout.slots_N) + 1))
     power_LN = rate * mean_LN / unit_L1 + (rate * deviation_LN / unit_L1) ** 2 / 2
-    seconds_L: Floats = logsumexp(power_LN, axis=1) / rate * unit_L1[:, 0]
+    seconds_L: Floats = scipy.special.logsumexp(power_LN, axis=1) / rate * unit_L1[:, 0]
     return seconds_L
 
 

@@ -4,8 +4,7 @@ Shapes: N ranks, P planes, S slots of all ranks in one layer; F replicas of expe
 """
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import csr_array, hstack, vstack
+import scipy
 
 from moe_placement.solver.experts.layout import Layout
 from moe_placement.solver.experts.rank_cost import RankCosts, reads
@@ -49,11 +48,11 @@ def _optimal_rows(costs: RankCosts, layout: Layout) -> Floats:
     matrix, limits = _planes(costs, rank_F, slope_F, *loads_N, scale)
     expert_F = np.unique(expert_S[free_F], return_inverse=True)[1]
     entries = (np.ones(len(free_F)), (expert_F, np.arange(len(free_F))))
-    answer = linprog(
+    answer = scipy.optimize.linprog(
         np.eye(len(free_F) + 1)[-1],
         A_ub=matrix,
         b_ub=limits,
-        A_eq=csr_array(entries, shape=(expert_F.max() + 1, len(free_F) + 1)),
+        A_eq=scipy.sparse.csr_array(entries, shape=(expert_F.max() + 1, len(free_F) + 1)),
         b_eq=np.bincount(expert_F, rows_S[free_F]),
         method="highs",
     )
@@ -71,18 +70,18 @@ def _planes(
     reads_N: Floats,
     rows_N: Floats,
     scale: float,
-) -> tuple[csr_array, Floats]:
+) -> "tuple[scipy.sparse.csr_array, Floats]":
     """Rows of the program, a plane of a rank each, over F rows and the time; in units of scale."""
     num_ranks, column_F = len(rows_N), np.arange(len(rank_F))
-    time_N = csr_array(np.full((num_ranks, 1), -1.0))
+    time_N = scipy.sparse.csr_array(np.full((num_ranks, 1), -1.0))
     blocks, limits = [], []
     planes = zip(costs.fixed_PN, costs.per_read_PN, costs.per_row_PN, strict=True)
     for fixed_N, per_read_N, per_row_N in planes:
         seconds_F = (per_read_N[rank_F] * slope_F + per_row_N[rank_F]) / scale
         shape = (num_ranks, len(rank_F))
-        block = csr_array((seconds_F, (rank_F, column_F)), shape=shape)
+        block = scipy.sparse.csr_array((seconds_F, (rank_F, column_F)), shape=shape)
         seconds_N = (fixed_N + per_read_N * reads_N + per_row_N * rows_N) / scale
         is_plane_N = np.isfinite(seconds_N)
-        blocks.append(hstack([block, time_N])[is_plane_N])
+        blocks.append(scipy.sparse.hstack([block, time_N])[is_plane_N])
         limits.append(-seconds_N[is_plane_N])
-    return vstack(blocks, format="csr"), np.concatenate(limits)
+    return scipy.sparse.vstack(blocks, format="csr"), np.concatenate(limits)

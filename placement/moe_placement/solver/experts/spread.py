@@ -4,8 +4,8 @@ Shapes: L layers, E experts, N ranks, D failure domains, S slots of all ranks.
 """
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from moe_placement.solver.experts.layout import Layout
 from moe_placement.solver.experts.rank_cost import RankCosts
@@ -67,7 +67,7 @@ def _add_in_layer(
     if len(lonely) > min(len(free), num_slots - len(used)):
         return False
     is_same = lowest_E[lonely][:, None] == domain_S[free]
-    chosen, slot = linear_sum_assignment(is_same)
+    chosen, slot = scipy.optimize.linear_sum_assignment(is_same)
     if is_same[chosen, slot].any():
         return False
     layout.expert_LS[layer, free[slot]] = lonely[chosen]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from moe_placement.solver.workers.worker import Deployment, Phase, WorkerKind
 
@@ -124,11 +124,13 @@ class _Program:
         self.most_O = np.floor(most_GO.min(0))
         held = np.zeros(len(held_G)) if nodes_G else held_G
         room = self._table(devices_GO, nodes=-np.diag(size_G) if nodes_G else None)
-        self.room = LinearConstraint(room, ub=held)
+        self.room = scipy.optimize.LinearConstraint(room, ub=held)
         num = len(offers)
-        self.named = LinearConstraint(self._table(np.eye(num), used=-np.diag(self.most_O)), ub=0)
+        self.named = scipy.optimize.LinearConstraint(
+            self._table(np.eye(num), used=-np.diag(self.most_O)), ub=0
+        )
         is_mixed = np.array([[float(offer.kind.is_mixed) for offer in offers]])
-        self.mixed = LinearConstraint(self._table(is_mixed), lb=1)
+        self.mixed = scipy.optimize.LinearConstraint(self._table(is_mixed), lb=1)
         most_nodes = held_G / size_G if nodes_G else np.empty(0)
         self.upper = np.concatenate([self.most_O, np.ones(num), [np.inf], most_nodes])
 
@@ -139,7 +141,9 @@ class _Program:
         num = len(self.offers)
         return np.concatenate([np.zeros(num), np.full(num, used), [rate], nodes])
 
-    def served(self, unit: float, rate: float, least: float) -> list[LinearConstraint]:
+    def served(
+        self, unit: float, rate: float, least: float
+    ) -> "list[scipy.optimize.LinearConstraint]":
         """Workers of both phases and those of either phase serve at least so much: what separate
         phases serve is what the slower of them does.
 
@@ -149,7 +153,7 @@ class _Program:
         """
         both, *separate = self.phases_PO / unit
         return [
-            LinearConstraint(self._table((both + phase)[None], rate=rate), lb=least)
+            scipy.optimize.LinearConstraint(self._table((both + phase)[None], rate=rate), lb=least)
             for phase in separate
         ]
 
@@ -167,13 +171,15 @@ class _Program:
         nodes = np.zeros((rows, self.num_nodes)) if nodes is None else nodes
         return np.hstack([counts, used, np.full((rows, 1), rate), nodes])
 
-    def solve(self, price: Floats, limits: list[LinearConstraint]) -> Deployment | None:
+    def solve(
+        self, price: Floats, limits: "list[scipy.optimize.LinearConstraint]"
+    ) -> Deployment | None:
         num = len(self.offers)
-        result = milp(
+        result = scipy.optimize.milp(
             price,
             constraints=limits,
             integrality=np.ones(len(self.upper)),
-            bounds=Bounds(0, self.upper),
+            bounds=scipy.optimize.Bounds(0, self.upper),
             options=_OPTIONS,
         )
         if result.x is None:

@@ -4,14 +4,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
 import psutil
 import pytest
 
 from moe_serve.control.meeting.mpirun import mpirun_command
+from moe_serve.even_steps import unwatched_imports
 
 MpiRun = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """It imports torch and transformers."""
+    with unwatched_imports():
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

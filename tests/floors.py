@@ -37,7 +37,16 @@ LOWER_ROOMS = {
         "models",
         "weights",
     },
-    "encoders": {"types", "messages", "errors", "config", "schedule", "weights", "step"},
+    "encoders": {
+        "types",
+        "messages",
+        "errors",
+        "even_steps",
+        "config",
+        "schedule",
+        "weights",
+        "step",
+    },
 }
 TOP_ROOMS = {"cli", "bench"}
 LONE_ROOMS = {"errors", "even_steps", "types", "schedule"}

@@ -13,6 +13,7 @@ import torch
 
 from moe_serve.encoders.families import architecture_of, encoder_family
 from moe_serve.errors import CheckpointError, UnsupportedError
+from moe_serve.even_steps import unwatched_imports
 from moe_serve.types import Task
 from moe_serve.weights.config_files import read_config
 from moe_serve.weights.files import find_tensors
@@ -61,7 +62,9 @@ def module_class(name: str) -> Any:
     import transformers
 
     try:
-        return getattr(transformers, name)
+        # It imports a model's modules when they are asked for.
+        with unwatched_imports():
+            return getattr(transformers, name)
     except AttributeError:
         raise UnsupportedError(
             f"model: transformers {transformers.__version__} has no {name}; install a newer one"

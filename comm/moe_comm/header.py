@@ -49,7 +49,7 @@ class StepHeader:
 
 
 def agree(exchange: Exchange, header: StepHeader) -> StepHeader:
-    """One max-reduce over the group -> the header that all ranks act on: its own of a rank alone.
+    """One max-reduce over the group -> the header that all ranks act on; a rank alone agrees.
 
     Raises:
         EpochError: the ranks run plans of different epochs.

@@ -39,8 +39,8 @@ class _Loading:
         return self._loaded
 
     def _run(self) -> None:
-        beside_steps()
         try:
+            beside_steps()
             self._loaded = self._load(self._change)
         except BaseException as failure:
             self._failure = failure

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from moe_placement.memory.rank_weights import cache_elements
 
 from moe_serve.bench.slices_job import MemorySample, RankLog, Run, Stream
-from moe_serve.bench.slices_models import PAGE_SIZE, BenchModel, config_of, write_models
+from moe_serve.bench.slices_models import BenchModel, config_of, write_models
 from moe_serve.bench.slices_ranks import serving
 from moe_serve.bench.table import Row, Rows, target
 from moe_serve.control.planning.deployment import read_spec
@@ -15,7 +16,7 @@ from moe_serve.schedule.ledger import CACHE
 from moe_serve.tenancy import WEIGHTS, WORKING_SPACE
 from moe_serve.weights.config_files import read_config
 
-_LAYERS = {"steady": 2, "greedy": 2}
+_LAYERS = {"steady": 2, "greedy": 6}
 # Large caches of a narrow model are soon full.
 _FIELDS = {
     "hidden_size": 64,
@@ -26,14 +27,19 @@ _FIELDS = {
 }
 _STEADY, _GREEDY = 0, 1
 _MIB = 1 << 20
-_MEMORY = {_STEADY: 64 * _MIB, _GREEDY: 96 * _MIB}
-_MAX_STEP, _MAX_TOKENS = 0.5, 64
+_MEMORY = {_STEADY: 64 * _MIB, _GREEDY: 256 * _MIB}
+_PERCENTS = {_STEADY: 20.0, _GREEDY: 80.0}
+_MAX_STEP, _MAX_TOKENS = 0.5, 32
+# What is taken and not written yet, of the last page of each sequence, is soon written.
+_PAGE_SIZE = 4
+# In which steps touch their working space for the first time.
+_FIRST_SECONDS = 3.0
 _ELEMENT_BYTES = 4
 _PARTS = (WEIGHTS, WORKING_SPACE, CACHE)
 _MOST_DIFFERENCE = 2.0
 _ANSWERING = Stream(tenant=_STEADY, prompt_tokens=48, output_tokens=96)
 # More than there is room for, each of them growing.
-_ASKING = Stream(tenant=_GREEDY, prompt_tokens=112, output_tokens=128, num_sequences=128)
+_ASKING = Stream(tenant=_GREEDY, prompt_tokens=24, output_tokens=224, num_sequences=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class _Pair:
         return [self._process_row(name, log) for name, log in runs.items()]
 
     def _process_row(self, run: str, log: RankLog) -> Row:
-        sample, growth = _largest(log), _Growth.of(log)
+        sample = _largest(log)
         return {
             "of": "ledger and process, in bytes, when tenants held most",
             "greedy is": self.mode,
@@ -78,9 +84,9 @@ class _Pair:
             **{part.replace("_", " "): _held(sample, part) for part in _PARTS},
             "ledger": log.base + _held(sample),
             "process": sample.resident,
-            "difference %": _difference(log),
-            "growth by ledger": growth.by_ledger,
-            "of process": growth.of_process,
+            "difference %": _difference(log, sample),
+            "least %": min(_difference(log, each) for each in log.samples),
+            "most %": max(_difference(log, each) for each in log.samples),
         }
 
     def targets(self, seconds: float) -> Rows:
@@ -93,36 +99,19 @@ class _Pair:
             figure = f"pages of {self.page_bytes >> 10} KiB that a hard tenant held"
             found.append(target(f"{figure} above its slice", window, max(0.0, -left), 0))
             found.append(target(f"{figure} less than its slice", window, left, 1))
+        differences = [_difference(self.beside, each) for each in self.beside.samples]
         figures = {
-            "ledger and process differ": abs(_difference(self.beside)),
-            "what the process has above the ledger": max(0.0, _difference(self.beside)),
-            "what cache pages take, ledger and process differ": _Growth.of(self.beside).difference,
+            "ledger and process differ, held most": abs(
+                _difference(self.beside, _largest(self.beside))
+            ),
+            "process above its ledger, at any time": max(0.0, *differences),
+            "what cache pages take, ledger and process differ": _growth_difference(self.beside),
         }
         found += [
-            target(f"{figure}, {self.mode}, percent", "held most", each, _MOST_DIFFERENCE)
+            target(f"{figure}, {self.mode}, percent", window, each, _MOST_DIFFERENCE)
             for figure, each in figures.items()
         ]
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Growth:
-    """Bytes that came between the warm-up, in which all had steps, and the time at which tenants
-    held most: cache pages."""
-
-    by_ledger: int
-    of_process: int
-
-    @staticmethod
-    def of(log: RankLog) -> "_Growth":
-        first = next(each for each in log.samples if each.at >= log.first)
-        largest = _largest(log)
-        return _Growth(_held(largest) - _held(first), largest.resident - first.resident)
-
-    @property
-    def difference(self) -> float:
-        """Percent."""
-        return 100 * abs(self.of_process / self.by_ledger - 1) if self.by_ledger else 0.0
 
 
 def memory(folder: Path, seconds: float) -> Rows:
@@ -152,18 +141,16 @@ def _pair(mode: str, paths: Mapping[str, Path], folder: Path, seconds: float) ->
         max_step=_MAX_STEP,
         max_tokens=_MAX_TOKENS,
         max_sequences=_ASKING.num_sequences,
+        page_size=_PAGE_SIZE,
         deterministic=True,
     )
+    both = Run(percents=_PERCENTS, seconds=_FIRST_SECONDS, streams=(_ANSWERING, _ASKING))
     alone = Run(percents={_STEADY: 50}, seconds=seconds, streams=(_ANSWERING,), watches_memory=True)
-    beside = replace(
-        alone,
-        percents={_STEADY: 50, _GREEDY: 50},
-        streams=(_ANSWERING, _ASKING),
-        waits_for="preemption",
-    )
+    beside = replace(both, seconds=seconds, watches_memory=True, waits_for="preemption")
     with serving(config, folder) as ranks:
+        ranks.run(both)
         (alone_log,), (beside_log,) = ranks.run(alone), ranks.run(beside)
-    page_bytes = PAGE_SIZE * cache_elements(read_spec(read_config(paths["greedy"])), 1)
+    page_bytes = _PAGE_SIZE * cache_elements(read_spec(read_config(paths["greedy"])), 1)
     return _Pair(mode, alone_log, beside_log, page_bytes * _ELEMENT_BYTES)
 
 
@@ -196,7 +183,14 @@ def _held(sample: MemorySample, part: str = "") -> int:
     return max(held, default=0) if part == WORKING_SPACE else sum(held)
 
 
-def _difference(log: RankLog) -> float:
+def _difference(log: RankLog, sample: MemorySample) -> float:
     """Percent of the ledger; what the process had before any model is a line of it."""
-    sample = _largest(log)
     return 100 * (sample.resident / (log.base + _held(sample)) - 1)
+
+
+def _growth_difference(log: RankLog) -> float:
+    """Percent by which the process grows by more or less than a byte for each that the ledger
+    gives to cache pages: the slope of a line through all samples."""
+    ledger = [_held(sample) for sample in log.samples]
+    slope = np.polyfit(ledger, [sample.resident for sample in log.samples], 1)[0]
+    return 100 * abs(float(slope) - 1)

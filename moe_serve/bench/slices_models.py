@@ -19,7 +19,6 @@ _COMMON: dict[str, Any] = {
     "pad_token_id": 0,
 }
 _DENSE: dict[str, Any] = {"model_type": "llama"}
-PAGE_SIZE = 16
 _MOE: dict[str, Any] = {
     "model_type": "qwen3_moe",
     "moe_intermediate_size": 128,
@@ -101,6 +100,7 @@ def config_of(
     max_step: float = 0.004,
     max_tokens: int = 1024,
     max_sequences: int = 32,
+    page_size: int = 16,
     deterministic: bool = False,
     spare_mb: int = 0,
 ) -> dict[str, Any]:
@@ -128,6 +128,6 @@ def config_of(
             "max_sequences": max_sequences,
             "max_step": f"{max_step * 1e3:g}ms",
         },
-        "cache": {"page_size": PAGE_SIZE, "prefix": False, "memory_fraction": 1.0},
+        "cache": {"page_size": page_size, "prefix": False, "memory_fraction": 1.0},
         "deterministic": deterministic,
     }

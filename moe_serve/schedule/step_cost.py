@@ -19,8 +19,8 @@ _HOLDS = (0.01, 0.1, 0.01, 0.01, 1.0)
 _NUM_PARTS = len(_HOLDS)
 _FIRST_TOKENS = 16
 # To learn takes a tenth of a millisecond, and steps that only decode are much alike: of many, one
-# in so many tells enough.
-_LONGEST_PAUSE = 16
+# in five tells enough.
+_LONGEST_PAUSE = 4
 # A step's own cost, or the reading of a prompt's past, may be so long that a bound leaves little.
 # Tokens then take this share of it all the same: one token at a time would cost far more.
 _LEAST_SHARE = 0.5
@@ -73,9 +73,14 @@ class StepCost:
         self._leans_up = True
         self._num_decoding_steps = self._pause = 0
 
+    @property
+    def knows_decoding(self) -> bool:
+        """Whether so many steps that only decode were timed that it wants few more."""
+        return self._num_decoding_steps >= 4 * _LONGEST_PAUSE
+
     def wants(self, batch: Batch) -> bool:
-        """Whether to observe this step, asked of every step: of those that only decode the first
-        ones, and then fewer and fewer."""
+        """Whether to observe this step, asked of each that was bound: of those that only decode
+        the first ones, and then fewer and fewer."""
         if batch.num_tokens > len(batch.chunks):
             return True
         self._pause -= 1

@@ -9,7 +9,8 @@ from moe_comm.transport.exchange import PeerLostError
 from moe_serve.errors import RequestError
 from moe_serve.messages import RankStats
 from moe_serve.schedule.scheduler import Scheduler
-from moe_serve.schedule.step_cost import StepCost, StepWork
+from moe_serve.schedule.step_bound import StepBound
+from moe_serve.schedule.step_cost import StepCost
 from moe_serve.step.handover import Handover, NoHandover
 from moe_serve.step.runner import Runner
 from moe_serve.step.sampler import Sampler
@@ -45,7 +46,7 @@ class Engine:
         self._vocab_size = vocab_size
         self._num_steps = 0
         self._handover: Handover = NoHandover()
-        self._cost = StepCost()
+        self._bound = StepBound(scheduler, StepCost())
 
     def hand_over(self, make: Callable[[Scheduler], Handover]) -> None:
         """From here on, requests may be prefilled for another rank, or by one."""
@@ -117,7 +118,7 @@ class Engine:
         self._timer.start()
         max_tokens = None
         if max_seconds is not None:
-            max_tokens = self._cost.tokens_within(max_seconds, *self._scheduler.outlook())
+            max_tokens = self._bound.max_tokens(max_seconds)
             self._timer.lap("bounding")
         batch = self._scheduler.schedule(max_tokens)
         self._handover.begin_step()
@@ -136,9 +137,9 @@ class Engine:
                 self._sampler.forget(event.request_id)
         self._num_steps += 1
         self._timer.lap("schedule")
-        if max_seconds is not None and self._cost.wants(batch):
+        if max_seconds is not None and self._bound.wants(batch):
             _wait_for(logits_SV.device)
-            self._cost.observe(StepWork.of(batch), time.perf_counter() - began)
+            self._bound.observe(batch, time.perf_counter() - began)
             self._timer.lap("bounding")
         return events
 

@@ -8,6 +8,7 @@ from statistics import fmean
 import pytest
 
 from moe_serve.schedule.scheduler import Scheduler
+from moe_serve.schedule.step_bound import StepBound
 from moe_serve.schedule.step_cost import StepCost, StepWork, attended_by
 from moe_serve.types import Batch, Chunk, Request, SampledToken, SamplingParams, StepOutput
 
@@ -50,12 +51,14 @@ class Server:
 
     Attributes:
         steps: work and true seconds of each.
+        answers: how many tokens each might have; None where that was not asked.
     """
 
     def __init__(self, device: MadeUpDevice, num_requests: int = 32, num_prompt: int = 800) -> None:
         self.device = device
         self.cost = StepCost()
         self.steps: list[tuple[StepWork, float]] = []
+        self.answers: list[int | None] = []
         self.num_requests = num_requests
         self.num_prompt = num_prompt
         self.random = Random(1)
@@ -69,6 +72,7 @@ class Server:
             max_context=1 << 16,
             prefix_caching=False,
         )
+        self.bound = StepBound(self.scheduler, self.cost)
 
     def run(self, num_steps: int, bound: float = BOUND) -> list[float]:
         """True seconds of these steps."""
@@ -88,12 +92,13 @@ class Server:
         )
 
     def step(self, bound: float) -> None:
-        max_tokens = self.cost.tokens_within(bound, *self.scheduler.outlook())
+        max_tokens = self.bound.max_tokens(bound)
         batch = self.scheduler.schedule(max_tokens)
         work = StepWork.of(batch)
         self.steps.append((work, self.device.seconds(work)))
-        if self.cost.wants(batch):
-            self.cost.observe(work, self.device.timed(work))
+        self.answers.append(max_tokens)
+        if self.bound.wants(batch):
+            self.bound.observe(batch, self.device.timed(work))
         sampled = (SampledToken(chunk.request_id, 1) for chunk in batch.chunks if chunk.samples)
         self.scheduler.update(StepOutput(tuple(sampled)))
 
@@ -116,9 +121,28 @@ def test_of_steps_that_only_decode_it_wants_the_first_and_later_few() -> None:
     decoding, prompt = Chunk("a", 10, (1,), (0,), True), Chunk("b", 4, (1, 2, 3), (1,), False)
     wanted = [cost.wants(Batch((decoding,))) for _ in range(2000)]
     assert all(wanted[:4]) and sum(wanted[:100]) > 20
-    assert sum(wanted[1000:]) == pytest.approx(1000 / 17, abs=1)
+    assert sum(wanted[1000:]) == pytest.approx(1000 / 5, abs=1)
     assert all(cost.wants(Batch((decoding, prompt))) for _ in range(100))
     assert not any(cost.wants(Batch()) for _ in range(100))
+
+
+def test_while_the_same_decode_on_it_is_asked_seldom_and_of_every_prompt() -> None:
+    server = Server(MadeUpDevice(), num_requests=3, num_prompt=80)
+    server.run(3000)
+    unasked = [number for number, answer in enumerate(server.answers) if answer is None]
+    assert len(unasked) > 2000
+    for number in unasked:
+        work, before = server.steps[number][0], server.steps[number - 1][0]
+        assert work.num_prompt_tokens == 0 and work.num_decoding == before.num_decoding
+    asked = [answer for answer in server.answers[-1000:] if answer is not None]
+    assert len(asked) > 1000 / 17
+
+
+def test_where_not_all_fit_it_is_asked_of_every_step() -> None:
+    server = Server(MadeUpDevice(sequence=1e-3), num_requests=12, num_prompt=8)
+    server.run(400)
+    crowded = [answer for answer in server.answers[200:] if answer is not None]
+    assert len(crowded) == 200 and sum(answer < 12 for answer in crowded) > 150
 
 
 def test_it_begins_with_few_tokens_and_never_more_than_doubles_them() -> None:

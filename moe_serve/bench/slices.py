@@ -8,6 +8,7 @@ from pathlib import Path
 from moe_serve.bench.record import record, write
 from moe_serve.bench.slices_changes import changes
 from moe_serve.bench.slices_idle import idle
+from moe_serve.bench.slices_machine import machine
 from moe_serve.bench.slices_memory import memory
 from moe_serve.bench.slices_packing import packing
 from moe_serve.bench.slices_shares import shares
@@ -16,6 +17,7 @@ from moe_serve.bench.table import Rows, show
 from moe_serve.errors import ConfigError
 
 _TABLES: dict[str, Callable[[Path, float], Rows]] = {
+    "machine": machine,
     "shares": shares,
     "victim": victim,
     "memory": memory,

@@ -1,7 +1,11 @@
 """`moe_bench slices`: a table of it from real ranks; and what it refuses."""
 
 import json
+import os
 import re
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
@@ -9,6 +13,7 @@ import pytest
 
 from moe_serve.bench.cli import main
 from moe_serve.bench.slices_job import Run
+from moe_serve.bench.slices_machine import find_gaps
 from moe_serve.bench.slices_ranks import serving
 from moe_serve.errors import ConfigError
 
@@ -40,7 +45,7 @@ def test_a_victim_beside_a_neighbour(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tables", "shares", "speed"], "--tables: there is no 'speed'; use shares, victim, .*"),
+        (["--tables", "shares", "speed"], "--tables: there is no 'speed'; use machine, shares, .*"),
         (["--seconds", "0.5"], "--seconds: windows are up to 1 s, a run of 0.5 s has none; .*"),
     ],
 )
@@ -49,6 +54,34 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     assert main(["slices", *words]) == 2
     assert re.fullmatch(f"moe_bench: error: {message}\n", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_what_the_machine_takes(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert main(["slices", "--tables", "machine", "--seconds", "1", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["processes"] for row in rows] == [1, 2]
+    assert all(row["seconds"] == 3 and 0 <= row["taken %"] < 100 for row in rows)
+    assert all(row["longest ms"] < 3000 for row in rows)
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_process_that_is_stopped_finds_it() -> None:
+    """By the clock of both."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+        process = psutil.Process(processes.submit(os.getpid).result())
+        begin = time.perf_counter() + 0.5
+        found = processes.submit(find_gaps, begin, 0.5)
+        while time.perf_counter() < begin + 0.1:
+            time.sleep(0.01)
+        stopped = time.perf_counter()
+        process.suspend()
+        time.sleep(0.15)
+        process.resume()
+        passed = time.perf_counter() - stopped
+        gaps = found.result()
+    assert 0.14 < max(gaps) < passed + 0.1
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any] | None:
         stdout=subprocess.PIPE,
         text=True,
         check=False,
+        # torch-npu, where it is installed, ends every process that loads torch without CANN.
+        env={"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", **os.environ},
     )
     if done.returncode:
         return None

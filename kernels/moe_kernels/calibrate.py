@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from moe_kernels.formats import FLOAT_FORMATS
 from moe_kernels.table import select_ops
 
 # Weights that stand in memory while experts are timed: several times the largest caches.
-_WEIGHT_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
+_CPU_WEIGHT_BYTES, _WEIGHT_BYTES = 256 << 20, 1 << 30
 _MOST_EXPERTS = 256
 _FEWEST_EXPERTS = 4
 # A size whose first call and one more would take more than so many like shares is left out.
@@ -66,10 +67,19 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _device(name: str) -> torch.device:
+    """NEVER RUN ON HARDWARE YET for npu."""
+    if name.partition(":")[0] == "npu":
+        try:
+            import_module("torch_npu")
+        except (ImportError, OSError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise ValueError(f"device {name!r} needs torch-npu and CANN: {first}") from error
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device {name!r} is not known to this torch; use cpu or cuda") from error
+        raise ValueError(
+            f"device {name!r} is not known to this torch; use cpu, cuda or npu"
+        ) from error
 
 
 def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -138,14 +148,15 @@ def _point(size: GridPoint, shape: ExpertShape, seconds: float) -> dict[str, Any
 def _shape(options: argparse.Namespace, name: str, device: torch.device) -> ExpertShape:
     dtype = getattr(torch, name if name in FLOAT_FORMATS else "bfloat16")
     one = ExpertShape(options.hidden, options.expert_width, 1, dtype, name)
-    fitting = _WEIGHT_BYTES.get(device.type, _WEIGHT_BYTES["cuda"]) // one.bytes
+    weight_bytes = _CPU_WEIGHT_BYTES if device.type == "cpu" else _WEIGHT_BYTES
+    fitting = weight_bytes // one.bytes
     count = options.experts or max(_FEWEST_EXPERTS, min(_MOST_EXPERTS, fitting))
     return replace(one, count=count)
 
 
 def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return str(torch.get_device_module(device).get_device_name(device))
     with_names = Path("/proc/cpuinfo")
     lines = with_names.read_text("utf-8").splitlines() if with_names.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -153,8 +164,8 @@ def _processor(device: torch.device) -> str:
 
 
 def _memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
+    if device.type != "cpu":
+        return int(torch.get_device_module(device).get_device_properties(device).total_memory)
     limits = [int(text) for file in _MEMORY_LIMITS if (text := _text(file)).isdecimal()]
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
 
@@ -173,7 +184,7 @@ def _say(text: str, last: bool = False) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m moe_kernels.calibrate", description=__doc__)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or npu")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its own")
     parser.add_argument("--hidden", type=int, default=2048, help="model width D")
     parser.add_argument("--expert-width", type=int, default=768, help="expert width F")

@@ -101,7 +101,7 @@ def stream_rate(device: torch.device) -> float:
 def exchange_rate(device: torch.device) -> float:
     """Bytes/s of a copy to other memory of the host, as an exchange through it makes."""
     source = torch.ones(_EXCHANGE_BYTES, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source, device="cpu", pin_memory=device.type == "cuda")
+    target = torch.empty_like(source, device="cpu", pin_memory=device.type != "cpu")
     seconds = median_seconds(lambda: target.copy_(source), device, 0.5)
     return source.nbytes / seconds
 

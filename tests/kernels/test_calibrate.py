@@ -103,7 +103,11 @@ def test_the_median_leaves_out_the_first_call() -> None:
         (["--expert-width", "-1"], "--expert-width is -1; give at least 1"),
         (["--threads", "-1"], "--threads is -1; give at least 0"),
         (["--seconds", "nan"], "--seconds is nan; give a time above 0"),
-        (["--device", "abacus"], "device 'abacus' is not known to this torch; use cpu or cuda"),
+        (
+            ["--device", "abacus"],
+            "device 'abacus' is not known to this torch; use cpu, cuda or npu",
+        ),
+        (["--device", "npu"], "device 'npu' needs torch-npu and CANN: No module named 'torch_npu'"),
     ],
 )
 def test_figures_that_cannot_be_are_named(

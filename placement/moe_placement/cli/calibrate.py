@@ -25,7 +25,7 @@ _PASSED_ON = ("device", "threads", "hidden", "expert_width", "experts", "formats
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("calibrate", help=__doc__, description=__doc__)
     add = parser.add_argument
-    add("--device", default="cpu", metavar="KIND", help="cpu or cuda; cpu")
+    add("--device", default="cpu", metavar="KIND", help="cpu, cuda or npu; cpu")
     add("--threads", type=int, default=0, metavar="N", help="of a CPU; 0 is all that torch takes")
     add("--hidden", type=int, default=2048, metavar="D", help="width of the model to plan for")
     add("--expert-width", type=int, default=768, metavar="F", help="width of its experts")

@@ -40,7 +40,7 @@ class Answer:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_calls", "at_once", "num_pages"), [(20, 16, 60), (500, 64, 120)])
+@pytest.mark.parametrize(("num_calls", "at_once", "num_pages"), [(40, 32, 48), (500, 64, 120)])
 def test_every_request_ends_as_if_it_were_alone(
     num_calls: int,
     at_once: int,

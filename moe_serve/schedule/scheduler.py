@@ -39,6 +39,7 @@ class Scheduler:
 
     Attributes:
         handovers: sequences whose prompt is computed for another rank, or by one.
+        num_started: how often a sequence began to run, anew after a preemption.
         num_prompt_tokens: of the requests admitted so far; num_cached_tokens of them were found
             in the prefix tree.
     """
@@ -75,6 +76,7 @@ class Scheduler:
         self._step = StepPlan(0)
         self._rotation = Rotation()
         self.num_preemptions = 0
+        self.num_started = 0
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
         self.num_generated_tokens = 0
@@ -145,7 +147,7 @@ class Scheduler:
         """All that could decode in the next step, and how many tokens lie before the part of a
         prompt that is next in it; None where there is no prompt."""
         decoding, start = outlook(self._running.values())
-        return decoding, 0 if start is None and self._waiting else start
+        return decoding, self._line.num_cached if start is None and self._waiting else start
 
     def schedule(self, max_tokens: int | None = None) -> Batch:
         """Form the next step; no chunks where there is nothing to do.
@@ -240,6 +242,7 @@ class Scheduler:
     def _start(self, sequence: Sequence) -> None:
         self._running[sequence.request_id] = self._waiting.pop(sequence.request_id)
         sequence.phase, sequence.forerunner = Phase.RUNNING, None
+        self.num_started += 1
         if not sequence.was_admitted:
             sequence.was_admitted = True
             sequence.num_cached = sequence.num_computed

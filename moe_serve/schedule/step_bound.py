@@ -15,23 +15,23 @@ class StepBound:
     def __init__(self, scheduler: Scheduler, cost: StepCost) -> None:
         self._scheduler = scheduler
         self._cost = cost
-        self._steps_left = self._num_running = 0
+        self._steps_left = self._num_started = 0
         self._is_asked = False
 
     def max_tokens(self, seconds: float) -> int | None:
         """Of the next step; None where all that run decode on, as in the steps before."""
         scheduler = self._scheduler
-        num_running = scheduler.num_running
-        is_same = num_running == self._num_running and not scheduler.num_waiting
+        num_started = scheduler.num_started
+        is_same = num_started == self._num_started and not scheduler.num_waiting
         self._is_asked = not is_same or self._steps_left == 0
         if not self._is_asked:
             self._steps_left -= 1
             return None
         decoding, prompt_start = scheduler.outlook()
         max_tokens = self._cost.tokens_within(seconds, decoding, prompt_start)
-        all_decode = decoding.num_decoding == num_running <= max_tokens
+        all_decode = decoding.num_decoding == scheduler.num_running <= max_tokens
         self._steps_left = _MOST_STEPS if all_decode and self._cost.knows_decoding else 0
-        self._num_running = num_running
+        self._num_started = num_started
         return max_tokens
 
     def wants(self, batch: Batch) -> bool:

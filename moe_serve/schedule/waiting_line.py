@@ -32,15 +32,24 @@ class WaitingLine:
     @property
     def can_move(self) -> bool:
         """Whether `admit` may let somebody in, given tokens to compute."""
+        return self._first() is not None
+
+    @property
+    def num_cached(self) -> int:
+        """Leading tokens, already computed, of whoever `admit` may let in first."""
+        first = self._first()
+        return len(self._cache.match(first)) * self._cache.page_size if first else 0
+
+    def _first(self) -> Sequence | None:
         num_places = self._max_running - len(self._running)
         for sequence in self._waiting.values():
             if num_places <= 0:
-                return False
+                return None
             if sequence.awaits_forerunner:
                 num_places -= 1
             elif not sequence.awaits_offer:
-                return self._has_room(sequence)
-        return False
+                return sequence if self._has_room(sequence) else None
+        return None
 
     def admit(self, step: StepPlan) -> Iterator[Sequence]:
         """Those that may run and have their pages now; each is to be moved before the next."""

@@ -54,7 +54,14 @@ class Server:
         answers: how many tokens each might have; None where that was not asked.
     """
 
-    def __init__(self, device: MadeUpDevice, num_requests: int = 32, num_prompt: int = 800) -> None:
+    def __init__(
+        self,
+        device: MadeUpDevice,
+        num_requests: int = 32,
+        num_prompt: int = 800,
+        *,
+        prefix_caching: bool = False,
+    ) -> None:
         self.device = device
         self.cost = StepCost()
         self.steps: list[tuple[StepWork, float]] = []
@@ -70,7 +77,7 @@ class Server:
             max_sequences=256,
             max_live=1000,
             max_context=1 << 16,
-            prefix_caching=False,
+            prefix_caching=prefix_caching,
         )
         self.bound = StepBound(self.scheduler, self.cost)
 
@@ -136,6 +143,57 @@ def test_while_the_same_decode_on_it_is_asked_seldom_and_of_every_prompt() -> No
         assert work.num_prompt_tokens == 0 and work.num_decoding == before.num_decoding
     asked = [answer for answer in server.answers[-1000:] if answer is not None]
     assert len(asked) > 1000 / 17
+
+
+@pytest.mark.parametrize("how", ["one ends as it comes", "another is aborted", "beside no bound"])
+def test_a_prompt_that_takes_anothers_place_is_bound(how: str) -> None:
+    server = Server(MadeUpDevice(), num_requests=0)
+    scheduler = server.scheduler
+
+    def come(name: str, num_prompt: int, num_tokens: int) -> None:
+        sampling = SamplingParams(max_tokens=num_tokens, ignore_eos=True)
+        prompt_ids = tuple(range(num_prompt))
+        scheduler.add(Request(request_id=name, prompt_ids=prompt_ids, sampling=sampling))
+
+    come("before", 600, 100)
+    while scheduler.has_work:
+        server.step(BOUND)
+    come("first", 16, 40)
+    come("second", 16, 200)
+    for _ in range(39):
+        server.step(BOUND)
+    come("long", 8000, 4)
+    if how == "another is aborted":
+        server.step(BOUND)
+        scheduler.abort("second")
+    elif how == "beside no bound":
+        scheduler.abort("first")
+        batch = scheduler.schedule(64)
+        sampled = (SampledToken(chunk.request_id, 1) for chunk in batch.chunks if chunk.samples)
+        scheduler.update(StepOutput(tuple(sampled)))
+    num_before = len(server.steps)
+    server.run(40)
+    assert sum(work.num_prompt_tokens > 0 for work, _ in server.steps[num_before:]) == 40
+    assert max(seconds for _, seconds in server.steps[num_before:]) < 1.5 * BOUND
+
+
+def test_what_is_cached_of_a_prompt_counts_from_its_first_step() -> None:
+    server = Server(MadeUpDevice(attended=2e-8), num_requests=0, prefix_caching=True)
+    prompt_ids = tuple(range(20_000))
+
+    def come(name: str, num_prompt: int) -> None:
+        sampling = SamplingParams(max_tokens=2, ignore_eos=True)
+        request = Request(request_id=name, prompt_ids=prompt_ids[:num_prompt], sampling=sampling)
+        server.scheduler.add(request)
+        while server.scheduler.has_work:
+            server.step(BOUND)
+
+    come("first", 19_000)
+    num_before = len(server.steps)
+    come("second", 20_000)
+    steps = server.steps[num_before:]
+    assert sum(work.num_prompt_tokens for work, _ in steps) < 1100
+    assert steps[0][1] < 1.5 * BOUND
 
 
 def test_where_not_all_fit_it_is_asked_of_every_step() -> None:

@@ -21,8 +21,13 @@ def own_percents(here: Sequence[PlacedTenant]) -> dict[int, int]:
     }
 
 
-def check_processors(tenants: Sequence[PlacedTenant], rank: int) -> None:
+def check_processors(
+    tenants: Sequence[PlacedTenant], rank: int, gone: Sequence[PlacedTenant] = ()
+) -> None:
     """Refuse shares that what models with isolate: sm leave of a rank's processors cannot give.
+
+    Args:
+        gone: models with isolate: sm that were unloaded; nobody else has their processors.
 
     Raises:
         PlacementError: they leave none, or turns there would come to more than all of the time.
@@ -38,22 +43,25 @@ def check_processors(tenants: Sequence[PlacedTenant], rank: int) -> None:
             f"{rank}'s processors ({asked}), and the other models and the serving loop need some; "
             "lower some, or use isolate: time"
         )
-    turns = _turns(tenants, rank)
+    turns = _turns(tenants, rank, gone)
     percent = 100 * sum(turns.values())
     if percent > 100 + _ROUNDING:
         asked = ", ".join(f"{name} {100 * share:.4g}" for name, share in turns.items())
         raise PlacementError(
-            f"models[..].slice.compute_percent: beside models with isolate: sm, turns on rank "
-            f"{rank} come to {percent:.4g} percent of the time ({asked}); lower some, or have "
-            "models with isolate: sm take as much of each rank"
+            "models[..].slice.compute_percent: beside the processors that models with isolate: sm "
+            f"have, or had before they were unloaded, turns on rank {rank} come to {percent:.4g} "
+            f"percent of the time ({asked}); lower some, or have models with isolate: sm take as "
+            "much of each rank"
         )
 
 
-def _turns(tenants: Sequence[PlacedTenant], rank: int) -> dict[str, float]:
+def _turns(
+    tenants: Sequence[PlacedTenant], rank: int, gone: Sequence[PlacedTenant]
+) -> dict[str, float]:
     """Shares of a rank's time by model. One of all ranks has its turns on all of them at once:
     where less is left of one rank's processors, its turns are longer on all."""
     taking, kept = [each for each in tenants if each.takes_turns], KeptProcessors()
-    for each in tenants:
+    for each in (*gone, *tenants):
         if not each.takes_turns:
             kept.keep(each.number, each.rank, each.share)
     asked = [(None if each.rank == ALL_RANKS else each.rank, each.share) for each in taking]

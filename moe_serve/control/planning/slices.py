@@ -37,10 +37,12 @@ class SlicePlan:
     Attributes:
         budgets: bytes of each rank that its tenants may have together.
         tenants: by their numbers.
+        gone: tenants that have gone, and whose processors nobody else has: those are divided once.
     """
 
     budgets: tuple[int, ...]
     tenants: tuple[PlacedTenant, ...] = ()
+    gone: tuple[PlacedTenant, ...] = ()
 
     def with_models(
         self, models: Sequence[ModelConfig], needs: Sequence[Need], numbers: Sequence[int]
@@ -63,7 +65,10 @@ class SlicePlan:
         return replace(plan, tenants=tuple(tenants))._fill(least)._check()
 
     def without(self, number: int) -> "SlicePlan":
-        return replace(self, tenants=tuple(each for each in self.tenants if each.number != number))
+        tenant = self.tenant(number)
+        gone = self.gone if tenant.takes_turns else (*self.gone, tenant)
+        left = tuple(each for each in self.tenants if each.number != number)
+        return replace(self, tenants=left, gone=gone)
 
     def resized(self, number: int, asked: SliceConfig) -> "SlicePlan":
         """The same with another slice for one tenant; 0 keeps what it has.
@@ -109,7 +114,7 @@ class SlicePlan:
                 name=str(rank),
                 memory=budget,
                 taken_compute=min(1.0, sum(max(each.share, _PERCENT) for each in self.on(rank))),
-                taken_memory=min(budget, sum(each.memory for each in self.on(rank))),
+                taken_memory=min(budget, sum(_least_bytes(each, least) for each in self.on(rank))),
             )
             for rank, budget in enumerate(self.budgets)
         ]
@@ -117,7 +122,7 @@ class SlicePlan:
             PackItem(
                 name=str(wish.number),
                 compute=max(wish.share, _PERCENT),
-                memory=max(wish.memory, least[wish.number].memory),
+                memory=_least_bytes(wish, least),
                 hard=wish.is_hard,
             )
             for wish in loose
@@ -166,7 +171,7 @@ class SlicePlan:
                     f"models[..].slice.compute_percent: rank {rank} has 100 percent, at least 1 "
                     f"for each model, and is asked for {percent:g} ({asked}); lower some"
                 )
-            check_processors(self.tenants, rank)
+            check_processors(self.tenants, rank, self.gone)
             memory = sum(each.memory for each in here)
             if memory > budget:
                 asked = ", ".join(f"{each.model.name} {each.memory // _MIB}" for each in here)
@@ -176,6 +181,11 @@ class SlicePlan:
                     "cache.memory_fraction"
                 )
         return self
+
+
+def _least_bytes(tenant: PlacedTenant, least: Mapping[int, Need]) -> int:
+    """What a tenant is to have; what it needs, where it has a part of what others leave."""
+    return tenant.memory or least[tenant.number].memory
 
 
 def asked_rank(model: ModelConfig, has_experts: bool, num_ranks: int) -> int | None:

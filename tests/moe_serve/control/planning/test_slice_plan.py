@@ -46,6 +46,16 @@ def test_what_nobody_asks_for_is_shared_evenly_by_those_who_do_not_say() -> None
     assert [each.memory // MIB for each in plan.tenants] == [512, 256, 256]
 
 
+def test_what_a_model_needs_that_says_nothing_is_kept_for_it() -> None:
+    large = Need(memory=900 * MIB)
+    plan = plan_of(
+        (model("a", rank=0), large),
+        (model("c", 50, 64, rank=1), DENSE),
+        (model("b", 10, 256), DENSE),
+    )
+    assert plan.tenant(2).rank == 1 and plan.tenant(0).memory == GIB
+
+
 def test_an_encoder_that_does_not_say_gets_what_it_needs() -> None:
     encoder = Need(memory=10 * MIB, is_elastic=False)
     plan = plan_of((model("a", 50), DENSE), (model("e", 50), encoder), budgets=(GIB,))
@@ -140,3 +150,14 @@ def test_models_come_and_go_and_change() -> None:
         more.resized(7, SliceConfig(compute_percent=51))
     with pytest.raises(PlacementError, match="as long as it is served"):
         more.resized(7, SliceConfig(isolate="sm"))
+
+
+def test_processors_of_a_model_that_has_gone_stay_its_own() -> None:
+    """Whoever spans all ranks has less to take turns on there, and longer turns everywhere."""
+    plan = plan_of((model("own", 50, 64, isolate="sm", rank=0), DENSE)).without(0)
+    come = [model("all", 60, 64, mode="hard", spread="all"), model("one", 40, 64, rank=1)]
+    with pytest.raises(PlacementError, match=r"before they were unloaded, turns on rank 1 come to"):
+        plan.with_models(come, [DENSE, DENSE], [1, 2])
+    # Nothing but the shares on its own rank is scarce where all are on one rank each.
+    alone = plan.with_models([model("one", 90, 64, rank=0)], [DENSE], [1])
+    assert alone.tenant(1).share == 0.9

@@ -30,8 +30,11 @@ class Allotment:
         self._max_context = max_context
         self._page_size = page_size
 
-    def resize(self, num_bytes: int, is_hard: bool) -> ServedModel | None:
+    def resize(self, num_bytes: int, is_hard: bool, restores: bool = False) -> ServedModel | None:
         """The model as it is served with so many bytes here; None where that is as before.
+
+        Args:
+            restores: as the ledger has it.
 
         Raises:
             LedgerError: others leave less, or it uses more.
@@ -40,7 +43,7 @@ class Allotment:
         # How many pages it has may be said by the config, and not by its bytes.
         if asked == self._asked:
             return None
-        num_pages = self._ledger.resize(self._number, num_bytes, is_hard=is_hard)
+        num_pages = self._ledger.resize(self._number, num_bytes, is_hard=is_hard, restores=restores)
         self._asked = asked
         if not num_pages:
             return None

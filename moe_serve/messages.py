@@ -175,11 +175,13 @@ class TenantChange:
     Attributes:
         number: counts all changes of a server, from 1; one is under way at a time.
         placed: as it is to be; as it was, where it is unloaded.
+        restores: takes back a resize that another rank refused, whatever is in use by now.
     """
 
     number: int
     kind: Literal["load", "unload", "resize"]
     placed: PlacedTenant
+    restores: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

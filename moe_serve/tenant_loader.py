@@ -186,7 +186,7 @@ class TenantLoader:
             engine=engine,
             lane=lane,
             memory=lambda: ledger.entries(number),
-            resize=allotment.resize if allotment else lambda num_bytes, is_hard: None,
+            resize=allotment.resize if allotment else lambda *_: None,
             close=lambda: ledger.close(number),
             takes_turns=placed.takes_turns,
         )

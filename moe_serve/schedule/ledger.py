@@ -110,12 +110,13 @@ class MemoryLedger:
             self._budgets = {**self._budgets, tenant: budget}
         return budget
 
-    def resize(self, tenant: int, num_bytes: int, *, is_hard: bool) -> int:
+    def resize(self, tenant: int, num_bytes: int, *, is_hard: bool, restores: bool = False) -> int:
         """Let a tenant's booked parts and guaranteed pages have so many bytes together -> how many
         pages that are.
 
         Args:
             is_hard: it may hold no more than that; else as much as its cache has room for.
+            restores: it had as much before; what it uses above that is lent to it, or taken back.
 
         Raises:
             LedgerError: others leave less, or it uses more.
@@ -126,13 +127,20 @@ class MemoryLedger:
             if num_bytes < booked:
                 raise LedgerError(f"{mib(num_bytes)} asked for a model, it holds {mib(booked)}")
             return 0
-        guaranteed = max(0, num_bytes - booked) // budget.page_bytes
+        if num_bytes < booked + budget.page_bytes:
+            raise LedgerError(
+                f"{mib(num_bytes)} asked for a model, its weights and working space take "
+                f"{mib(booked)}, and its cache some more; raise its slice.memory_mb"
+            )
+        guaranteed = (num_bytes - booked) // budget.page_bytes
         is_bound = is_hard or budget.is_fixed
         limit = guaranteed if is_bound else max(guaranteed, budget.capacity)
-        self.resize_pages(tenant, guaranteed, limit)
+        self.resize_pages(tenant, guaranteed, limit, restores=restores)
         return guaranteed
 
-    def resize_pages(self, tenant: int, guaranteed: int, limit: int) -> None:
+    def resize_pages(
+        self, tenant: int, guaranteed: int, limit: int, *, restores: bool = False
+    ) -> None:
         """Change what a tenant may hold, between steps.
 
         Raises:
@@ -141,9 +149,13 @@ class MemoryLedger:
         budget = self._budgets[tenant]
         with self._lock:
             budget.check(guaranteed, limit)
+            if not restores:
+                budget.check_use(guaranteed, limit)
             more = (guaranteed - budget.guaranteed) * budget.page_bytes
             self._require(more, f"cache of a model ({guaranteed} pages)")
             budget.guaranteed, budget.limit = guaranteed, limit
+        while budget.num_used > limit:
+            budget.preempt_latest()
         budget.give_back(max(0, budget.num_held - limit))
 
     def close(self, tenant: int) -> None:

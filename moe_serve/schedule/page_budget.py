@@ -97,12 +97,10 @@ class PageBudget:
         return self._discard is None
 
     def check(self, guaranteed: int, limit: int) -> None:
-        """Raise the LedgerError of a change that does not suit it, whatever others have."""
+        """Raise the LedgerError of a change that does not suit it, whatever is in use."""
         assert guaranteed <= limit
         asked = f"{self._pages(guaranteed)} of cache asked for a model"
-        kept, room, needed, used = map(
-            self._pages, (self.guaranteed, self.capacity, self.num_needed, self.num_used)
-        )
+        kept, room = map(self._pages, (self.guaranteed, self.capacity))
         if guaranteed < 1:
             least = self._pages(1)
             raise LedgerError(f"{asked}, it needs at least {least}; raise its slice.memory_mb")
@@ -110,6 +108,11 @@ class PageBudget:
             raise LedgerError(f"{asked}, it keeps its {kept} here; load it anew instead")
         if limit > self.capacity:
             raise LedgerError(f"{asked}, its cache has room for {room}; load it anew instead")
+
+    def check_use(self, guaranteed: int, limit: int) -> None:
+        """Raise the LedgerError of a change to less than is in use."""
+        asked = f"{self._pages(guaranteed)} of cache asked for a model"
+        needed, used = map(self._pages, (self.num_needed, self.num_used))
         if guaranteed < self.num_needed:
             raise LedgerError(f"{asked}, {needed} are in use or may soon be; try again later")
         if limit < self.num_used:

@@ -33,8 +33,13 @@ class _Loading:
 
     def result(self) -> Loaded:
         """What was loaded, or raise what kept it from that."""
-        if self._failure is not None:
-            raise self._failure
+        # Its traceback has this, and the weights that were read: only a collection would end them.
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
         assert self._loaded is not None
         return self._loaded
 
@@ -138,7 +143,7 @@ class TenantChanges:
             self._gone.append(self._tenants.close(change.placed.number))
             return None
         if change.kind == "resize":
-            return self._resize(change.placed)
+            return self._resize(change.placed, change.restores)
         return self._open(change.placed, loading)
 
     def _open(self, placed: PlacedTenant, loading: _Loading | None) -> ServedModel | None:
@@ -154,12 +159,12 @@ class TenantChanges:
         self._tenants.open(tenant)
         return served
 
-    def _resize(self, placed: PlacedTenant) -> ServedModel | None:
+    def _resize(self, placed: PlacedTenant, restores: bool) -> ServedModel | None:
         number = placed.number
         self._tenants.change_share(number, placed.share, is_hard=placed.is_hard)
         if placed.rank not in (ALL_RANKS, self._plan_rank):
             return None
-        return self._tenants.resize(number, placed.memory)
+        return self._tenants.resize(number, placed.memory, restores=restores)
 
 
 def no_changes(plan_rank: int, tenants: Tenants) -> TenantChanges:

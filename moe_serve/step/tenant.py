@@ -21,8 +21,8 @@ class Tenant:
         engine: None where it is on another rank, or runs in a lane.
         lane: where it has a part of the device's processors to itself: it takes no turns.
         memory: bytes here, by part.
-        resize: gives it so many bytes here, at most or at least -> what it serves then, None where
-            that is as before; LedgerError where that cannot be.
+        resize: gives it so many bytes here, at most or at least, perhaps as it had them before ->
+            what it serves then, None where that is as before; LedgerError where that cannot be.
         close: gives back what it holds here.
         takes_turns: not where it has processors to itself.
     """
@@ -35,6 +35,6 @@ class Tenant:
     engine: RankEngine | None = None
     lane: Lane | None = None
     memory: Callable[[], dict[str, int]] = dict
-    resize: Callable[[int, bool], ServedModel | None] = lambda num_bytes, is_hard: None
+    resize: Callable[[int, bool, bool], ServedModel | None] = lambda *_: None
     close: Callable[[], None] = lambda: None
     takes_turns: bool = True

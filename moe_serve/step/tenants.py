@@ -85,11 +85,15 @@ class Tenants:
         self._tenants[number] = replace(tenant, share=share, is_hard=is_hard)
         self._level_turns()
 
-    def resize(self, number: int, num_bytes: int) -> ServedModel | None:
+    def resize(self, number: int, num_bytes: int, *, restores: bool = False) -> ServedModel | None:
         """What a tenant serves with so many bytes here, None where that is as before; LedgerError
-        where it cannot have them."""
+        where it cannot have them.
+
+        Args:
+            restores: it had so many before, and has them again whatever is in use.
+        """
         tenant = self._tenants[number]
-        return tenant.resize(num_bytes, tenant.is_hard)
+        return tenant.resize(num_bytes, tenant.is_hard, restores)
 
     def stop(self, number: int) -> None:
         """Have a tenant that is about to be closed begin nothing more beside the steps."""

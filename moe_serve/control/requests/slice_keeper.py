@@ -101,8 +101,10 @@ class SliceKeeper:
             candidate = await asyncio.to_thread(candidate_of, self._config, model)
             self._check_name(candidate.model.name)
             number = self._newest = self._free_number()
-            before = self._slices
-            slices = before.with_models([candidate.model], [candidate.need], [number])
+            # Packing loads scipy the first time.
+            slices = await asyncio.to_thread(
+                self._slices.with_models, [candidate.model], [candidate.need], [number]
+            )
             placed = slices.tenant(number)
             try:
                 news = _check(await self._change("load", placed))
@@ -154,7 +156,7 @@ class SliceKeeper:
             try:
                 news = _check(await self._change("resize", resized))
             except MoeServeError:
-                await self._change("resize", placed)
+                await self._change("resize", placed, restores=True)
                 raise
             self._slices = slices
             if any(each.served for each in news):
@@ -165,11 +167,13 @@ class SliceKeeper:
         """All slices, for JSON."""
         return slices_value(self._slices, self._engine.stats())
 
-    async def _change(self, kind: Kind, placed: PlacedTenant) -> list[TenantNews]:
+    async def _change(
+        self, kind: Kind, placed: PlacedTenant, *, restores: bool = False
+    ) -> list[TenantNews]:
         self._num_changes += 1
         logger.info("%s model %s: begun", kind, placed.model.name)
         news = await self._engine.change_tenants(
-            TenantChange(number=self._num_changes, kind=kind, placed=placed)
+            TenantChange(number=self._num_changes, kind=kind, placed=placed, restores=restores)
         )
         logger.info("%s model %s: done", kind, placed.model.name)
         return news

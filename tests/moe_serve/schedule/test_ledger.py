@@ -207,7 +207,7 @@ def test_resize_in_bytes(open_world: Any, make_request: Any) -> None:
     assert (other.guaranteed, other.limit) == (12, 30)
     with pytest.raises(LedgerError, match=r"cache of a model \(29 pages\): .* asked"):
         ledger.resize(1, 29, is_hard=False)
-    with pytest.raises(LedgerError, match=r"\(0 pages\) .* needs at least .*\(1 page\)"):
+    with pytest.raises(LedgerError, match=r"weights and working space take .*, and its cache some"):
         ledger.resize(0, 3, is_hard=True)
     ledger.book(2, "weights", 3)
     with pytest.raises(LedgerError, match=r"0\.0 MiB asked for a model, it holds 0\.0 MiB"):
@@ -233,6 +233,28 @@ def test_a_resize_below_what_is_in_use_is_refused(open_world: Any, make_request:
     ledger.resize_pages(0, 6, 6)
     assert held(world) == 6 and ledger.free_bytes == 34
     add(world, make_request, "d", 4, 3)
+    world.run_until_idle()
+    world.check_end()
+
+
+@pytest.mark.parametrize("is_hard", [False, True])
+def test_a_resize_is_taken_back_whatever_is_in_use(
+    open_world: Any, make_request: Any, is_hard: bool
+) -> None:
+    """As where another rank has refused it; what the tenant took meanwhile is lent to it, or taken
+    back where it borrows nothing."""
+    ledger = MemoryLedger(40)
+    world = open_world(ledger, 0, 16, 20)
+    add(world, make_request, "abcd", 4, 4)
+    world.step()
+    assert held(world) == 16
+    before = (10, 10 if is_hard else 20)
+    with pytest.raises(LedgerError, match="in use"):
+        ledger.resize_pages(0, *before)
+    ledger.resize_pages(0, *before, restores=True)
+    budget = world.limits["budget"]
+    assert (budget.guaranteed, budget.limit) == before
+    assert ledger.promised_bytes == 10 and held(world) == (10 if is_hard else 16)
     world.run_until_idle()
     world.check_end()
 

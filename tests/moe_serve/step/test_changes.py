@@ -1,5 +1,6 @@
 """Models that come while ranks serve."""
 
+import gc
 import os
 import sys
 import threading
@@ -7,12 +8,13 @@ import time
 from collections.abc import Sequence
 from threading import Event
 from typing import cast
+from weakref import ref
 
 import pytest
 from moe_devices.cpu_partition import partition_cores
 
 from moe_serve.config.tree import ModelConfig
-from moe_serve.errors import LedgerError
+from moe_serve.errors import CheckpointError, LedgerError
 from moe_serve.messages import ALL_RANKS, PlacedTenant, RankStats, TenantChange
 from moe_serve.schedule.ledger import MemoryLedger
 from moe_serve.step.changes import Loaded, TenantChanges
@@ -46,6 +48,10 @@ class Cache:
 
     def preempt_latest(self) -> None:
         raise AssertionError("no sequence is there")
+
+
+class Weights:
+    """That a load has read."""
 
 
 class Stuck:
@@ -124,6 +130,27 @@ def test_a_load_that_fails_in_any_way_is_news_and_not_the_end(
     assert news is not None
     assert news.error.startswith("rank 0 cannot load model visitor: KeyError: 'foo'")
     assert "Traceback" in caplog.text
+
+
+def test_a_load_that_failed_leaves_nothing_at_once() -> None:
+    """Neither what it had read by then, which its traceback holds."""
+    read: list[ref[Weights]] = []
+
+    def load(change: TenantChange) -> Loaded:
+        weights = Weights()
+        read.append(ref(weights))
+        raise CheckpointError(f"what comes behind {weights} is truncated")
+
+    changes = TenantChanges(0, Tenants(0, 1.0, []), load)
+    gc.disable()
+    try:
+        changes.take(TenantChange(number=1, kind="load", placed=NEW))
+        until_ready(changes, 1)
+        news = changes.follow(1)
+        assert news is not None and "is truncated" in news.error
+        assert read[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")

@@ -55,10 +55,15 @@ def _with_models(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def absolute_path(model: ModelConfig) -> ModelConfig:
-    """With the whole path of its directory, wherever that is read."""
+    """With the whole path of its directory, wherever that is read; ConfigError where that is in
+    nobody's home."""
     if model.path == DEMO or model.path.startswith(BUILTIN):
         return model
-    return replace(model, path=str(Path(model.path).expanduser().absolute()))
+    try:
+        path = Path(model.path).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"model.path: {model.path[:80]}: {error}; give the whole path") from None
+    return replace(model, path=str(path))
 
 
 def _beside(folder: Path, config: Config) -> Config:

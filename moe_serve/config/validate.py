@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from unicodedata import category
 
 from moe_placement.model.names import served_name
 
@@ -20,6 +21,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 DEMO = "demo"
 # Served at once; the step header has a word for each.
 MAX_MODELS = 63
+# Of Unicode: control characters, and what ends a line or a paragraph.
+_UNPRINTED = ("Cc", "Zl", "Zp")
 # Other characters are between names: in --pools, in logs and in the labels of metrics.
 _POOL_NAME = re.compile(r"[\w.-]+")
 
@@ -66,6 +69,12 @@ def _check_models(config: Config) -> None:
 
 def check_slice(where: str, model: ModelConfig, num_ranks: int) -> None:
     """Refuse an entry of `models` that contradicts itself; ConfigError."""
+    name = model_name(model)
+    if name in (".", "..") or any(category(letter) in _UNPRINTED for letter in name):
+        raise ConfigError(
+            f"{where}.name: {name[:80]!r} cannot be the last part of a URL; leave out control "
+            "characters and line breaks"
+        )
     if model.rank >= num_ranks:
         raise ConfigError(
             f"{where}.rank: there is no rank {model.rank}, ranks are 0 to {num_ranks - 1}; "

@@ -145,7 +145,9 @@ async def _until_drained_or_dead(
     await asyncio.wait({wish, lifeline, server, guard}, return_when=asyncio.FIRST_COMPLETED)
     for task in (server, guard):
         if task.done():
-            # Neither ends before it is told to, but by an error: better dead than deaf.
+            # Neither ends before it is told to, but by an error: better dead than deaf. Whoever
+            # waits for the ranks is to end too.
+            engine.fail("the server's front end failed; the request cannot go on")
             task.result()
     engine.drain()
     balancing.cancel()

@@ -80,7 +80,7 @@ class SliceRoutes:
         content = await read_bytes(request, self._service.max_body_bytes)
         try:
             body = msgspec.json.decode(content)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise RequestError(f"the body is not JSON: {error}") from error
         if not isinstance(body, dict):
             raise RequestError("the body must be a JSON object")

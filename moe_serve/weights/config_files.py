@@ -6,6 +6,8 @@ from typing import Any
 
 from moe_serve.errors import CheckpointError
 
+_MORE_IDS_THAN_ANY = 1 << 31
+
 
 def read_config(directory: Path) -> dict[str, Any]:
     """config.json as it is.
@@ -19,14 +21,23 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_end_token_ids(directory: Path) -> tuple[int, ...]:
-    """The ids that end a sequence: generation_config.json's, else config.json's; maybe none."""
-    generation = directory / "generation_config.json"
-    found = read_json(generation).get("eos_token_id") if generation.exists() else None
+    """The ids that end a sequence: generation_config.json's, else config.json's; maybe none.
+
+    Raises:
+        CheckpointError: they are no token ids.
+    """
+    path = directory / "generation_config.json"
+    found = read_json(path).get("eos_token_id") if path.exists() else None
     if found is None:
-        found = read_config(directory).get("eos_token_id")
-    if found is None:
-        return ()
-    return (found,) if isinstance(found, int) else tuple(found)
+        path = directory / "config.json"
+        found = read_json(path).get("eos_token_id")
+    found = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(type(each) is int and abs(each) < _MORE_IDS_THAN_ANY for each in found):
+        raise CheckpointError(
+            f"{path}: eos_token_id is {str(found)[:80]}, expected a token id or a list of them; "
+            "copy the file again"
+        )
+    return tuple(found)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -24,11 +24,12 @@ def read_model_json(model: ModelConfig) -> dict[str, Any]:
     place: Traversable = Path(model.path)
     if model.path.startswith(BUILTIN):
         place = _builtin(model.path.removeprefix(BUILTIN))
-    elif not place.is_dir():
-        raise ConfigError(
-            f"model.path: no such directory: {model.path}; name a Hugging Face checkpoint directory"
-        )
     try:
+        if not place.is_dir():
+            raise ConfigError(
+                f"model.path: no such directory: {model.path}; "
+                "name a Hugging Face checkpoint directory"
+            )
         content = json.loads(place.joinpath("config.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(

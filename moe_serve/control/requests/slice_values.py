@@ -31,7 +31,7 @@ def slice_value(placed: PlacedTenant, stats: Sequence[RankStats]) -> dict[str, A
         "object": "slice",
         "rank": "all" if placed.rank == ALL_RANKS else placed.rank,
         "compute_percent": round(100 * placed.share, 6),
-        "memory_mb": placed.memory // _MIB,
+        "memory_mb": -(-placed.memory // _MIB),
         "mode": placed.model.slice.mode,
         "isolate": placed.model.slice.isolate,
         "used": [

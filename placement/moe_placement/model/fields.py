@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# Each is gone through one by one; no model has nearly as many.
+_ONE_BY_ONE = ("num_hidden_layers", "n_routed_experts", "num_experts", "num_local_experts")
+_MOST = 10_000
+
 
 class SpecError(ValueError):
     """A config.json whose numbers cannot describe a model."""
@@ -35,6 +39,8 @@ class ConfigFields:
         value = self.find(key)
         if type(value) is not int or value < 0:
             raise SpecError(f"config.json has {key} {value!r}; it must be a whole number")
+        if key in _ONE_BY_ONE and value > _MOST:
+            raise SpecError(f"config.json has {key} {value}; no model has more than {_MOST}")
         return value
 
     def size(self, key: str) -> int:

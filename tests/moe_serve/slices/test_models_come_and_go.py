@@ -74,6 +74,23 @@ def test_a_checkpoint_that_transformers_chokes_on_is_refused_and_others_go_on(
     run_for_seconds(run())
 
 
+@pytest.mark.parametrize("wrong", ["x", True, 2.0, {"a": 1}, [2, "x"], 2**70, [None]])
+def test_end_tokens_that_are_none_are_refused_and_others_go_on(
+    model_paths: Mapping[str, Path], tmp_path: Path, wrong: Any
+) -> None:
+    copy = Path(shutil.copytree(model_paths["little"], tmp_path / "spoiled"))
+    (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": wrong}))
+
+    async def run() -> None:
+        async with served(config_of(model_paths, SMALL, tmp_path)) as here:
+            refused = await here.client.post("/v1/slices", json=guest(copy))
+            assert refused.status_code == 409, refused.text
+            assert "expected a token id or a list of them" in refused.text
+            assert (await generated(here.client, "small")).status_code == 200
+
+    run_for_seconds(run())
+
+
 def test_whatever_a_load_raises_ends_that_load_alone(
     model_paths: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +267,29 @@ async def _fill_cache(client: httpx.AsyncClient, first_tokens: range) -> int:
     return int(used["memory_bytes"]["cache"])
 
 
+def test_a_body_that_is_too_deep_is_refused(
+    model_paths: Mapping[str, Path], tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with served(config_of(model_paths, SMALL, tmp_path)) as here:
+            refused = await here.client.post("/v1/slices", content=b"[" * 3000)
+            assert refused.status_code == 400 and "is not JSON" in refused.text
+
+    run_for_seconds(run())
+
+
+def test_as_many_layers_as_no_model_has_are_refused(
+    model_paths: Mapping[str, Path], tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with served(config_of(model_paths, SMALL, tmp_path)) as here:
+            bad = spoiled(model_paths["little"], tmp_path, num_hidden_layers=10**9)
+            refused = await here.client.post("/v1/slices", json=guest(bad))
+            assert refused.status_code == 400 and "num_hidden_layers" in refused.text
+
+    run_for_seconds(run())
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [
@@ -257,6 +297,10 @@ async def _fill_cache(client: httpx.AsyncClient, first_tokens: range) -> int:
         ({"rank": 3}, 400, "there is no rank 3"),
         ({"slice": {"memory_mb": 1 << 43}}, 409, "asks for 8796093022208 MiB, and no rank has"),
         ({"name": "small"}, 400, "is served already"),
+        ({"name": "line\nbreak"}, 400, "cannot be the last part of a URL"),
+        ({"name": ".."}, 400, "cannot be the last part of a URL"),
+        ({"path": "~nobody-of-this-name/x"}, 400, "give the whole path"),
+        ({"path": "/" + "a" * 5000}, 400, "File name too long"),
     ],
 )
 def test_what_cannot_be_is_refused_before_it_is_read(

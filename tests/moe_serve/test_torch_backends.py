@@ -40,8 +40,8 @@ def test_torch_alone_does_not_load(environment: dict[str, str]) -> None:
     "words",
     [
         ("moe_serve.bench.cli", "slices", "--tables", "nothing"),
-        ("moe_serve.cli", "--config", "nothing.yaml"),
         ("moe_placement.cli.main", "calibrate", "--device=nothing"),
+        pytest.param(("moe_serve.cli", "--config", "nothing.yaml"), marks=pytest.mark.slow),
     ],
 )
 def test_commands_come_as_far_as_their_arguments(

@@ -74,7 +74,7 @@ def test_a_checkpoint_that_transformers_chokes_on_is_refused_and_others_go_on(
     run_for_seconds(run())
 
 
-@pytest.mark.parametrize("wrong", ["x", True, 2.0, {"a": 1}, [2, "x"], 2**70, [None]])
+@pytest.mark.parametrize("wrong", ["x", True, 2**70])
 def test_end_tokens_that_are_none_are_refused_and_others_go_on(
     model_paths: Mapping[str, Path], tmp_path: Path, wrong: Any
 ) -> None:

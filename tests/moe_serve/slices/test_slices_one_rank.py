@@ -76,5 +76,5 @@ def test_memory_shrinks_and_grows_while_it_serves(one_rank: LiveServer, answers:
     resize(url, "small", memory_mb=128)
     few = httpx.patch(f"{url}/v1/slices/small", json={"memory_mb": 2}, headers=ADMIN_HEADERS)
     assert few.status_code == 409
-    assert "of cache asked for a model" in few.text
+    assert "2.0 MiB asked for a model, its weights and working space take" in few.text
     assert text_of(generate(url, "small", PROMPTS[1])) == answers["small"][1]

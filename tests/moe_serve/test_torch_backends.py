@@ -31,6 +31,7 @@ def run(environment: dict[str, str], *words: str) -> "subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_torch_alone_does_not_load(environment: dict[str, str]) -> None:
     done = run(environment, "-c", "import torch")
     assert done.returncode and "Failed to load the backend extension: broken_npu" in done.stderr
@@ -40,7 +41,9 @@ def test_torch_alone_does_not_load(environment: dict[str, str]) -> None:
     "words",
     [
         ("moe_serve.bench.cli", "slices", "--tables", "nothing"),
-        ("moe_placement.cli.main", "calibrate", "--device=nothing"),
+        pytest.param(
+            ("moe_placement.cli.main", "calibrate", "--device=nothing"), marks=pytest.mark.slow
+        ),
         pytest.param(("moe_serve.cli", "--config", "nothing.yaml"), marks=pytest.mark.slow),
     ],
 )

@@ -72,8 +72,8 @@ def check_slice(where: str, model: ModelConfig, num_ranks: int) -> None:
     name = model_name(model)
     if name in (".", "..") or any(category(letter) in _UNPRINTED for letter in name):
         raise ConfigError(
-            f"{where}.name: {name[:80]!r} cannot be the last part of a URL; leave out control "
-            "characters and line breaks"
+            f"{where}.name: {name[:80]!r} cannot be the last part of a URL; give another one, "
+            "without control characters and line breaks"
         )
     if model.rank >= num_ranks:
         raise ConfigError(

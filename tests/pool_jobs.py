@@ -12,11 +12,16 @@ Pools = Sequence[dict[str, Any]]
 
 
 def pool(
-    name: str, ranks: int, role: str = "both", shards: int = 1, weights: str = "auto"
+    name: str,
+    ranks: int,
+    role: str = "both",
+    shards: int = 1,
+    weights: str = "auto",
+    device: str = "cpu",
 ) -> dict[str, Any]:
     return {
         "name": name,
-        "device": "cpu",
+        "device": device,
         "ranks": ranks,
         "role": role,
         "weights": weights,
@@ -43,7 +48,8 @@ def plan_pools(pools: Pools, dtype: str) -> tuple[PoolPlan, ...]:
         ranks = tuple(range(first, first + each["ranks"]))
         weights = dtype if each["weights"] == "auto" else each["weights"]
         shards, group = each["attention"]["tensor_parallel"], int(each["role"] == "prefill")
-        plans.append(PoolPlan(each["name"], "cpu", ranks, each["role"], weights, shards, group))
+        device, role = each["device"], each["role"]
+        plans.append(PoolPlan(each["name"], device, ranks, role, weights, shards, group))
         first += each["ranks"]
     return tuple(plans)
 

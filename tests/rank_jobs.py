@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -81,11 +81,17 @@ class Ranks:
     """`num_ranks` ranks of tests/moe_serve/parallel/worker.py, started at their first job.
 
     Each has a line of its own: who waits for MPI meanwhile takes a tenth of a core.
+
+    Args:
+        environment: beside that of every test's ranks.
     """
 
-    def __init__(self, num_ranks: int, folder: Path) -> None:
+    def __init__(
+        self, num_ranks: int, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.num_ranks = num_ranks
         self._folder = folder
+        self._environment = {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **(environment or {})}
         self._num_jobs = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: list[TextIO] = []
@@ -131,7 +137,7 @@ class Ranks:
             listener.listen()
             self._process = subprocess.Popen(
                 mpirun(self.num_ranks, *command) if self.num_ranks > 1 else command,
-                env=ENVIRONMENT | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS},
+                env=ENVIRONMENT | self._environment,
                 start_new_session=True,
             )
             self._lines = [self._accept(listener, self._process) for _ in range(self.num_ranks)]

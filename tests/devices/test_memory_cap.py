@@ -182,7 +182,8 @@ def test_a_gpu_refuses_what_is_above_the_cap() -> None:
         device.cap_memory(held + 256 * MIB)
         with pytest.raises(torch.OutOfMemoryError):
             torch.ones(257 * MIB, dtype=torch.uint8, device="cuda")
-        assert torch.ones(230 * MIB, dtype=torch.uint8, device="cuda").numel() == 230 * MIB
+        within = torch.ones(230 * MIB, dtype=torch.uint8, device="cuda")
+        assert within.numel() == 230 * MIB
         with pytest.raises(DeviceError, match="in use already"):
             device.cap_memory(MIB)
     finally:

@@ -1,0 +1,62 @@
+"""What the stub must refuse, for a test on it to be able to fail; and what runs on one GPU."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).parents[2]
+OPEN = "import torch; x = torch.ones(4, device='cuda')\n"
+Gpus = Callable[..., Mapping[str, str]]
+
+
+def run(
+    environment: Mapping[str, str], *words: str | Path, seconds: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "refusal"),
+    [
+        ("x @ torch.ones(4)", "all tensors to be on the same device"),
+        ("x.index_copy_(0, torch.zeros(1, dtype=torch.int64), x[:1] * 2)", "in the same device"),
+        ("torch.cat([x, torch.ones(4)])", "all tensors to be on the same device"),
+        ("x.numpy()", "can't convert cuda:0 device type tensor to numpy"),
+        ("torch.ones(1 << 30, device='cuda')", "CUDA out of memory"),
+    ],
+)
+def test_what_a_gpu_refuses_the_stub_refuses(gpus: Gpus, code: str, refusal: str) -> None:
+    done = run(gpus(1), "-c", OPEN + code)
+    assert done.returncode == 1 and refusal in done.stderr, done.stderr
+
+
+def test_the_host_cannot_touch_its_memory(gpus: Gpus) -> None:
+    read = "import ctypes; ctypes.string_at(x.data_ptr(), 1)"
+    assert run(gpus(1), "-c", OPEN + read).returncode == -signal.SIGSEGV
+    done = run(gpus(1), "-c", OPEN + "print((x * 3).cpu().tolist())")
+    assert done.stdout == "[3.0, 3.0, 3.0, 3.0]\n", done.stderr
+
+
+def test_what_is_left_to_gpus_passes(gpus: Gpus) -> None:
+    """Two of them; the processors of a real one cannot be divided here."""
+    words = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--timeout=300"]
+    done = run(
+        gpus(2), *words, "--deselect=tests/devices/test_green_contexts.py", TESTS, seconds=590
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (num_passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(num_passed) > 80 and "skipped" not in done.stdout, done.stdout

@@ -130,6 +130,8 @@ class Engine:
             raise
         request_ids = [chunk.request_id for chunk in batch.chunks if chunk.samples]
         output = self._sampler.sample(request_ids, logits_SV)
+        if not request_ids:
+            _wait_for(logits_SV.device)
         self._timer.lap("sample")
         events = self._scheduler.update(output)
         for event in events:
@@ -138,7 +140,6 @@ class Engine:
         self._num_steps += 1
         self._timer.lap("schedule")
         if max_seconds is not None and self._bound.wants(batch):
-            _wait_for(logits_SV.device)
             self._bound.observe(batch, time.perf_counter() - began)
             self._timer.lap("bounding")
         return events
@@ -170,6 +171,7 @@ class Engine:
 
 
 def _wait_for(device: torch.device) -> None:
-    """Until it has done all that was queued, where it runs ahead of the host."""
+    """Until it has done what this thread has queued, as sampled tokens wait for it: a step that
+    were over before its work is would be charged to whoever has the next turn."""
     if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+        torch.accelerator.current_stream(device).synchronize()

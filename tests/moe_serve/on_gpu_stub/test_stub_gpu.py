@@ -1,5 +1,6 @@
 """What the stub must refuse, for a test on it to be able to fail; and what runs on one GPU."""
 
+import json
 import os
 import re
 import signal
@@ -49,6 +50,16 @@ def test_the_host_cannot_touch_its_memory(gpus: Gpus) -> None:
     assert run(gpus(1), "-c", OPEN + read).returncode == -signal.SIGSEGV
     done = run(gpus(1), "-c", OPEN + "print((x * 3).cpu().tolist())")
     assert done.stdout == "[3.0, 3.0, 3.0, 3.0]\n", done.stderr
+
+
+def test_a_step_is_over_when_its_work_is(gpus: Gpus, checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint("llama")
+    done = run(gpus(1, operator_seconds=0.001), TESTS / "gpu_session.py", path)
+    assert done.returncode == 0, done.stderr
+    waiting, hurrying = json.loads(done.stdout)
+    assert waiting == [0.0] * 6
+    # What the others would pay for.
+    assert [seconds > 0.01 for seconds in hurrying] == [True] * 3 + [False] * 3
 
 
 def test_what_is_left_to_gpus_passes(gpus: Gpus) -> None:

@@ -192,7 +192,7 @@ class BridgeDispatcher:
         weights_TK: torch.Tensor,
         keys_T: torch.Tensor,
     ) -> _PendingDispatch:
-        table, slots, keys_T = self._tables[layer], self._slots[layer], keys_T.cpu()
+        table, slots = self._tables[layer], self._slots[layer]
         choices = choose(table, ids_TK, keys_T)
         inner = Choices(slots.inside(self._pool, choices.slot_TK), choices.choice_TK)
         slots_per_rank = [table.slots_per_rank[rank] for rank in self._ranks]

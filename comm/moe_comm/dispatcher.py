@@ -63,8 +63,8 @@ class Dispatcher(Protocol):
             layer: the model's layer, which picks the placement.
             ids_TK: int64 global expert ids.
             weights_TK: float32 weight of each chosen expert.
-            keys_T: int64 keys made by `routing.token_keys` from token id and position; they
-                choose among an expert's replicas, so that the choice depends on nothing else.
+            keys_T: int64 on the host, made by `routing.token_keys` from token id and position;
+                they choose among an expert's replicas, so that the choice depends on nothing else.
         """
         ...
 

@@ -48,7 +48,7 @@ class Choices:
 
 def choose(table: RoutingTable, ids_TK: torch.Tensor, keys_T: torch.Tensor) -> Choices:
     """The slots, among those of all ranks, that serve each token's experts."""
-    ids, keys = ids_TK.cpu().numpy(), keys_T.cpu().numpy().view(np.uint64)
+    ids, keys = ids_TK.cpu().numpy(), keys_T.numpy().view(np.uint64)
     first_of_token_T1 = np.arange(0, ids.size, ids.shape[1])[:, None]
     choice_TK = ids.argsort(axis=1, kind="stable") + first_of_token_T1
     return Choices(table.choose_slots(ids, keys).take(choice_TK), choice_TK)

@@ -31,10 +31,10 @@ def _mix(keys: Keys) -> Keys:
 
 
 def token_keys(token_ids_T: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
-    """-> keys_T: int64, well mixed, of token id and position alone, on their device."""
-    tokens, positions = (each.cpu().numpy().view(np.uint64) for each in (token_ids_T, position_T))
+    """-> keys_T: int64, well mixed, of token id and position alone; all on the host."""
+    tokens, positions = (each.numpy().view(np.uint64) for each in (token_ids_T, position_T))
     keys_T = _mix(_mix(tokens + _GOLDEN) + positions * _GOLDEN)
-    return torch.from_numpy(keys_T.view(np.int64)).to(token_ids_T.device)
+    return torch.from_numpy(keys_T.view(np.int64))
 
 
 class RoutingTable:

@@ -58,7 +58,8 @@ class ForwardContext:
 
     Attributes:
         token_ids_T, position_T: int64 on the device; T may be 0.
-        keys_T: int64, from `moe_comm.routing.token_keys`; choose among replicas of an expert.
+        keys_T: int64 on the host, from `moe_comm.routing.token_keys`; choose among replicas of an
+            expert.
         sample_S: rows of the tokens whose logits are wanted.
         caches: by layer.
         attention: the ranks that share one copy of attention, dense and shared-expert weights

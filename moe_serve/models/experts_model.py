@@ -33,7 +33,7 @@ class ExpertsModel:
     def __call__(self, context: ForwardContext) -> torch.Tensor:
         """-> logits_SV of no tokens."""
         nothing_TK = self.nothing_TD.new_empty(0, self.moe.num_chosen, dtype=torch.float32)
-        ids_TK, keys_T = nothing_TK.long(), nothing_TK.new_empty(0, dtype=torch.int64)
+        ids_TK, keys_T = nothing_TK.long(), torch.empty(0, dtype=torch.int64)
         for layer, experts in zip(self.shape.moe_layers, self.experts, strict=True):
             tokens = (self.nothing_TD, ids_TK, nothing_TK, keys_T)
             received, handle = context.dispatcher.start(layer, *tokens).finish()

@@ -47,15 +47,14 @@ def build_inputs(batch: Batch, page_size: int, device: torch.device) -> StepInpu
     def upload(array: Ints) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    token_ids_T, position_T = upload(token_ids), upload(positions)
     groups = tuple(
         _group(members, offsets, lengths, starts, pages, page_size, upload)
         for members in _members_by_length(lengths)
     )
     return StepInputs(
-        token_ids_T=token_ids_T,
-        position_T=position_T,
-        keys_T=token_keys(token_ids_T, position_T),
+        token_ids_T=upload(token_ids),
+        position_T=upload(positions),
+        keys_T=token_keys(torch.from_numpy(token_ids), torch.from_numpy(positions)),
         sample_S=upload(offsets[1:][samples] - 1),
         paged=PagedTokens(upload(slots), groups, page_size),
     )

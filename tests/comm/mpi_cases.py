@@ -35,7 +35,7 @@ class Tokens:
         scores = torch.rand(num_tokens, NUM_EXPERTS, generator=generator).to(device)
         self.weights_TK, self.ids_TK = scores.topk(NUM_CHOSEN, dim=1)
         token_ids = torch.randint(0, 1000, (num_tokens,), generator=generator)
-        self.keys_T = token_keys(token_ids, torch.arange(num_tokens)).to(device)
+        self.keys_T = token_keys(token_ids, torch.arange(num_tokens))
 
     def start(self, dispatcher: Dispatcher, layer: int) -> PendingDispatch:
         return dispatcher.start(layer, self.x_TD, self.ids_TK, self.weights_TK, self.keys_T)

@@ -27,6 +27,7 @@ const c10::DispatchKeySet kKeys(c10::DispatchKey::CUDA);
 std::atomic<int> chosen{0};
 std::atomic<int64_t> held{0};
 std::atomic<int64_t> most{INT64_MAX};
+std::atomic<int64_t> num_waits{0};
 std::atomic<double> seconds_per_operator{0};
 std::atomic<Clock::rep> done_at{0};
 
@@ -43,7 +44,10 @@ double pending_seconds() {
   return std::max(0.0, std::chrono::duration<double>(left).count());
 }
 
-void wait() { std::this_thread::sleep_for(std::chrono::duration<double>(pending_seconds())); }
+void wait() {
+  ++num_waits;
+  std::this_thread::sleep_for(std::chrono::duration<double>(pending_seconds()));
+}
 
 void queue_operator() {
   auto takes = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds_per_operator));
@@ -281,5 +285,6 @@ PYBIND11_MODULE(gpu_stub_device, module) {
   module.def("cap", [](int64_t size) { most = size; });
   module.def("slow_down", [](double seconds) { seconds_per_operator = seconds; });
   module.def("pending_seconds", pending_seconds);
+  module.def("num_waits", [] { return num_waits.load(); });
   module.def("wait", wait, pybind11::call_guard<pybind11::gil_scoped_release>());
 }

@@ -77,6 +77,7 @@ def install() -> None:
         "stream": lambda stream: nullcontext(),
         # Of the stub alone.
         "pending_seconds": DEVICE.pending_seconds,
+        "num_waits": DEVICE.num_waits,
     }
     for name, value in replaced.items():
         setattr(torch.cuda, name, value)

@@ -52,14 +52,20 @@ def test_the_host_cannot_touch_its_memory(gpus: Gpus) -> None:
     assert done.stdout == "[3.0, 3.0, 3.0, 3.0]\n", done.stderr
 
 
-def test_a_step_is_over_when_its_work_is(gpus: Gpus, checkpoint: Callable[..., Path]) -> None:
-    path = checkpoint("llama")
-    done = run(gpus(1, operator_seconds=0.001), TESTS / "gpu_session.py", path)
+@pytest.mark.parametrize(("family", "num_moe_layers"), [("llama", 0), ("qwen3_moe", 3)])
+def test_a_step_is_over_when_its_work_is(
+    family: str, num_moe_layers: int, gpus: Gpus, checkpoint: Callable[..., Path]
+) -> None:
+    environment = gpus(1, operator_seconds=0.001)
+    done = run(environment, TESTS / "gpu_session.py", checkpoint(family))
     assert done.returncode == 0, done.stderr
     waiting, hurrying = json.loads(done.stdout)
-    assert waiting == [0.0] * 6
+    assert waiting["pending"] == [0.0] * 6
+    # For the experts that each layer's tokens go to, and for the step's end.
+    assert waiting["waits"] == [num_moe_layers + 1] * 6
     # What the others would pay for.
-    assert [seconds > 0.01 for seconds in hurrying] == [True] * 3 + [False] * 3
+    left = [seconds > 0.01 for seconds in hurrying["pending"]]
+    assert left == [True] * 3 + [False] * 3
 
 
 def test_what_is_left_to_gpus_passes(gpus: Gpus) -> None:

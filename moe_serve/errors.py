@@ -13,9 +13,12 @@ MoeServeError
 |   |-- OverloadedError  no room in the queue                       HTTP 429
 |   |-- UnknownModelError  no served model has the name             HTTP 404
 |   `-- those of HTTP    see `edge/errors.py`                       HTTP 4xx
+|-- RankError            a rank failed, and nobody foresaw how    HTTP 500
 |-- NotReadyError        starting or draining; `edge/errors.py`     HTTP 503
 `-- EngineDeadError      a rank is gone                             HTTP 503
 """
+
+from errno import ENOMEM
 
 
 class MoeServeError(Exception):
@@ -75,5 +78,20 @@ class OverloadedError(RequestError):
     """All the requests that may be held are; the same request may succeed later."""
 
 
+class RankError(MoeServeError):
+    """A rank could not change who it serves, for a reason that only its log explains."""
+
+
 class EngineDeadError(MoeServeError):
     """A rank that held the request is gone."""
+
+
+def is_out_of_memory(failure: BaseException) -> bool:
+    """Torch tells it by a RuntimeError: a kind of its own on accelerators, by words on a CPU."""
+    words = f"{failure}".lower()
+    return (
+        isinstance(failure, MemoryError)
+        or type(failure).__name__ == "OutOfMemoryError"
+        or (isinstance(failure, OSError) and failure.errno == ENOMEM)
+        or (isinstance(failure, RuntimeError) and "can't allocate memory" in words)
+    )

@@ -10,6 +10,9 @@ from moe_serve.types import Request, ServedModel, TokenEvent
 
 ALL_RANKS = -1
 
+# Of a model, whatever else is served; of the room that is left now; or of a rank, by its own log.
+Fault = Literal["model", "room", "rank"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceStats:
@@ -190,11 +193,13 @@ class TenantNews:
 
     Attributes:
         error: why it cannot.
+        fault: whose that is, where it cannot.
         served: of a tenant that was loaded on this rank, or changed there by a resize.
     """
 
     number: int
     error: str = ""
+    fault: Fault = "rank"
     served: ServedModel | None = None
 
 

@@ -17,6 +17,7 @@ from moe_serve.errors import (
     MoeServeError,
     OverloadedError,
     PlacementError,
+    RankError,
     RequestError,
     UnknownModelError,
     UnsupportedError,
@@ -73,6 +74,7 @@ _SHAPES: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (ConfigError, 400, "invalid_request_error", None),
     (CheckpointError, 400, "invalid_request_error", None),
     (UnsupportedError, 400, "invalid_request_error", None),
+    (RankError, 500, "server_error", None),
     (NotReadyError, 503, "server_error", "not_ready"),
     (EngineDeadError, 503, "server_error", "engine_dead"),
 )

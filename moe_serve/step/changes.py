@@ -1,12 +1,22 @@
 """Who is served changes while ranks serve: each makes ready beside its steps, all act at once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Thread
 
-from moe_serve.errors import MoeServeError, UnsupportedError
+from moe_devices.errors import DeviceError
+
+from moe_serve.errors import (
+    CheckpointError,
+    ConfigError,
+    LedgerError,
+    MoeServeError,
+    PlacementError,
+    UnsupportedError,
+    is_out_of_memory,
+)
 from moe_serve.even_steps import beside_steps
-from moe_serve.messages import ALL_RANKS, PlacedTenant, TenantChange, TenantNews
+from moe_serve.messages import ALL_RANKS, Fault, PlacedTenant, TenantChange, TenantNews
 from moe_serve.step.tenant import Tenant
 from moe_serve.step.tenants import Tenants
 from moe_serve.types import ServedModel
@@ -14,6 +24,17 @@ from moe_serve.types import ServedModel
 logger = logging.getLogger(__name__)
 
 Loaded = tuple[Tenant, ServedModel]
+
+_FAULTS: Mapping[type[Exception], Fault] = {
+    CheckpointError: "model",
+    ConfigError: "model",
+    UnsupportedError: "model",
+    # In which the floors below say what they do not compute.
+    ValueError: "model",
+    PlacementError: "room",
+    LedgerError: "room",
+    DeviceError: "room",
+}
 
 
 class _Loading:
@@ -119,7 +140,8 @@ class TenantChanges:
         try:
             served = self._act(change, loading)
         except Exception as error:
-            return TenantNews(number=change.number, error=self._complaint(change, error))
+            said = self._complaint(change, error)
+            return TenantNews(number=change.number, error=said, fault=_fault(error))
         return TenantNews(number=change.number, served=served)
 
     def _let_go(self, gone: list[Tenant]) -> None:
@@ -165,6 +187,16 @@ class TenantChanges:
         if placed.rank not in (ALL_RANKS, self._plan_rank):
             return None
         return self._tenants.resize(number, placed.memory, restores=restores)
+
+
+def _fault(error: Exception) -> Fault:
+    # Who reads a file takes any error for the file's; beneath may be that memory was used up.
+    cause: BaseException | None = error
+    while cause is not None:
+        if is_out_of_memory(cause):
+            return "room"
+        cause = cause.__cause__ or cause.__context__
+    return next((fault for kind, fault in _FAULTS.items() if isinstance(error, kind)), "rank")
 
 
 def no_changes(plan_rank: int, tenants: Tenants) -> TenantChanges:

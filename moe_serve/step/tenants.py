@@ -10,7 +10,7 @@ from operator import add
 from moe_comm.header import StepHeader
 from moe_placement.packing.turn_shares import KeptProcessors
 
-from moe_serve.errors import RequestError, UnsupportedError
+from moe_serve.errors import PlacementError, RequestError
 from moe_serve.messages import ALL_RANKS, RankStats, SliceStats
 from moe_serve.step.lane import Lane
 from moe_serve.step.rank_engine import RankEngine
@@ -78,7 +78,7 @@ class Tenants:
         if (share, is_hard) == (tenant.share, tenant.is_hard):
             return
         if not tenant.takes_turns:
-            raise UnsupportedError(
+            raise PlacementError(
                 f"model {tenant.name} has processors to itself (isolate: sm), which stay as they "
                 "are while it is served; unload it and start the server with another share"
             )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar, cast
 
-from moe_serve.errors import AgreedError, MoeServeError
+from moe_serve.errors import AgreedError, MoeServeError, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def together(
     try:
         result = action()
     except (MoeServeError, OSError, ValueError, MemoryError, RuntimeError) as failure:
-        if isinstance(failure, RuntimeError) and not _is_out_of_memory(failure):
+        if isinstance(failure, RuntimeError) and not is_out_of_memory(failure):
             raise
         logger.debug("this rank cannot go on", exc_info=True)
         error = _sentence(failure)
@@ -54,7 +54,7 @@ def together(
 
 
 def _sentence(failure: Exception) -> str:
-    if _is_out_of_memory(failure):
+    if is_out_of_memory(failure):
         size = re.search(r"tried to allocate [\d.]+ \w+", f"{failure}", re.IGNORECASE)
         what = "it " + size[0][0].lower() + size[0][1:] if size else type(failure).__name__
         return (
@@ -62,13 +62,3 @@ def _sentence(failure: Exception) -> str:
             "pools[..].memory, or end what else uses the device"
         )
     return f"{failure}" or type(failure).__name__
-
-
-def _is_out_of_memory(failure: Exception) -> bool:
-    """Torch tells it by a RuntimeError: a kind of its own on accelerators, by words on a CPU."""
-    words = f"{failure}".lower()
-    return (
-        isinstance(failure, MemoryError)
-        or type(failure).__name__ == "OutOfMemoryError"
-        or (isinstance(failure, RuntimeError) and "can't allocate memory" in words)
-    )

@@ -18,9 +18,11 @@ from moe_serve.errors import (
     LeavingModelError,
     MoeServeError,
     PlacementError,
+    RankError,
+    RequestError,
     UnknownModelError,
 )
-from moe_serve.messages import PlacedTenant, RankStats, TenantChange, TenantNews
+from moe_serve.messages import Fault, PlacedTenant, RankStats, TenantChange, TenantNews
 from moe_serve.types import ServedModel
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,11 @@ _LOOK_SECONDS = 0.02
 # For a rank to say that what it was to abort has ended.
 _ABORT_SECONDS = 5.0
 Kind = Literal["load", "unload", "resize"]
+_ERRORS: Mapping[Fault, type[MoeServeError]] = {
+    "model": RequestError,
+    "room": PlacementError,
+    "rank": RankError,
+}
 
 
 class Engine(Protocol):
@@ -237,10 +244,12 @@ def _check_can_come(model: ModelConfig, num_ranks: int) -> None:
 
 
 def _check(news: Sequence[TenantNews]) -> Sequence[TenantNews]:
-    """The same, if all ranks could; PlacementError with the first that could not."""
-    error = next((each.error for each in news if each.error), "")
-    if error:
-        raise PlacementError(error)
+    """The same, if all ranks could; else raise why one could not."""
+    failed = [each for each in news if each.error]
+    if failed:
+        # What is wrong with the model stays wrong, whatever another rank has no room for.
+        worst = min(failed, key=lambda each: each.fault != "model")
+        raise _ERRORS[worst.fault](worst.error)
     return news
 
 

@@ -15,7 +15,14 @@ from moe_serve.edge.errors import (
     error_object,
     error_response,
 )
-from moe_serve.errors import EngineDeadError, OverloadedError, RequestError
+from moe_serve.errors import (
+    CheckpointError,
+    EngineDeadError,
+    OverloadedError,
+    PlacementError,
+    RankError,
+    RequestError,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +34,9 @@ from moe_serve.errors import EngineDeadError, OverloadedError, RequestError
         (ApiKeyError("m", "p"), 401, "invalid_api_key"),
         (BodyTooLargeError("m", "p"), 413, "request_too_large"),
         (OverloadedError("m", "p"), 429, "overloaded"),
+        (CheckpointError("m"), 400, None),
+        (PlacementError("m"), 409, "does_not_fit"),
+        (RankError("m"), 500, None),
         (EngineDeadError("m"), 503, "engine_dead"),
         (NotReadyError("m"), 503, "not_ready"),
         (HTTPException(405, "m"), 405, None),

@@ -21,11 +21,36 @@ def test_a_checkpoint_that_transformers_chokes_on_is_refused_and_others_go_on(
         async with served(config_of(model_paths, SMALL, tmp_path)) as here:
             bad = guest(spoiled(model_paths["embedder"], tmp_path, **wrong))
             refused = await here.client.post("/v1/slices", json=bad)
-            assert refused.status_code == 409, refused.text
+            assert refused.status_code == 400, refused.text
             assert "Error" in refused.text
             assert (await generated(here.client, "small")).status_code == 200
             good = await here.client.post("/v1/slices", json=guest(model_paths["embedder"]))
             assert good.status_code == 200, good.text
+
+    run_for_seconds(run())
+
+
+# What only a rank that loads it finds, of a model that generates and of an encoder.
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("little", {"num_hidden_layers": 4}, "has no tensor model.layers.3"),
+    ("little", {"intermediate_size": 161}, "expected [161, 96]"),
+    ("little", {"hidden_act": "foo"}, "hidden_act=foo is not supported"),
+    ("little", {"rope_scaling": {"type": "longrope"}}, "rotary scaling longrope"),
+    ("embedder", {"num_hidden_layers": 3}, "lacks 16 tensors"),
+    ("embedder", {"intermediate_size": 129}, "transformers cannot read"),
+]
+
+
+def test_what_is_wrong_with_a_checkpoint_is_wrong_whatever_else_is_served(
+    model_paths: Mapping[str, Path], tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with served(config_of(model_paths, SMALL, tmp_path)) as here:
+            for number, (name, wrong, said) in enumerate(WRONG):
+                bad = guest(spoiled(model_paths[name], tmp_path / str(number), **wrong))
+                refused = await here.client.post("/v1/slices", json=bad)
+                assert (refused.status_code, said in refused.text) == (400, True), refused.text
+            assert (await generated(here.client, "small")).status_code == 200
 
     run_for_seconds(run())
 
@@ -40,7 +65,7 @@ def test_end_tokens_that_are_none_are_refused_and_others_go_on(
     async def run() -> None:
         async with served(config_of(model_paths, SMALL, tmp_path)) as here:
             refused = await here.client.post("/v1/slices", json=guest(copy))
-            assert refused.status_code == 409, refused.text
+            assert refused.status_code == 400, refused.text
             assert "expected a token id or a list of them" in refused.text
             assert (await generated(here.client, "small")).status_code == 200
 
@@ -58,6 +83,11 @@ def test_whatever_a_load_raises_ends_that_load_alone(
             assert refused.status_code == 409, refused.text
             assert "cannot load model guest: MemoryError: 3 bytes" in refused.text
             with monkeypatch.context() as planted:
+                planted.setattr("moe_serve.tenant_loader.load_encoder", _bug)
+                failed = await here.client.post("/v1/slices", json=guest(model_paths["embedder"]))
+            assert failed.status_code == 500
+            assert "rank 0 cannot load model guest: KeyError: 'left'; its log" in failed.text
+            with monkeypatch.context() as planted:
                 planted.setattr("moe_serve.edge.service.load_tenant", _no_memory)
                 failed = await here.client.post("/v1/slices", json=guest(model_paths["embedder"]))
             assert failed.status_code == 500
@@ -67,6 +97,10 @@ def test_whatever_a_load_raises_ends_that_load_alone(
             assert good.status_code == 200, good.text
 
     run_for_seconds(run())
+
+
+def _bug(*_arguments: Any, **_options: Any) -> None:
+    raise KeyError("left")
 
 
 def _no_memory(*_arguments: Any, **_options: Any) -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 import torch
 from checkpoints import make_tokenizer
+from guest_models import spoiled
 from live_server import LiveServer
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
@@ -164,6 +165,16 @@ def test_a_model_that_cannot_be_loaded_is_refused(
     assert (answer.status_code, said in answer.text) == (status, True), answer.text
     names = {each["id"] for each in httpx.get(f"{two_ranks.url}/v1/models").json()["data"]}
     assert names == {*GENERATING, "embedder", "reranker"}
+
+
+def test_what_ranks_find_wrong_with_a_checkpoint_is_a_wrong_request(
+    two_ranks: LiveServer, model_paths: Mapping[str, Path], tmp_path: Path
+) -> None:
+    longer = spoiled(model_paths["big"], tmp_path, num_hidden_layers=4)
+    fitting = {"compute_percent": 5, "memory_mb": 128}
+    body = {"path": str(longer), "name": "another", "slice": fitting}
+    answer = httpx.post(f"{two_ranks.url}/v1/slices", json=body, headers=ADMIN_HEADERS)
+    assert (answer.status_code, "has no tensor model.layers.3" in answer.text) == (400, True)
 
 
 def test_a_model_comes_and_goes_while_others_serve(

@@ -5,17 +5,26 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from errno import ENOMEM
 from threading import Event
 from typing import cast
 from weakref import ref
 
 import pytest
 from moe_devices.cpu_partition import partition_cores
+from moe_devices.errors import DeviceError
 
 from moe_serve.config.tree import ModelConfig
-from moe_serve.errors import CheckpointError, LedgerError
-from moe_serve.messages import ALL_RANKS, PlacedTenant, RankStats, TenantChange
+from moe_serve.errors import (
+    CheckpointError,
+    ConfigError,
+    LedgerError,
+    PlacementError,
+    UnsupportedError,
+)
+from moe_serve.messages import ALL_RANKS, Fault, PlacedTenant, RankStats, TenantChange
 from moe_serve.schedule.ledger import MemoryLedger
 from moe_serve.step.changes import Loaded, TenantChanges
 from moe_serve.step.lane import Lane
@@ -130,6 +139,62 @@ def test_a_load_that_fails_in_any_way_is_news_and_not_the_end(
     assert news is not None
     assert news.error.startswith("rank 0 cannot load model visitor: KeyError: 'foo'")
     assert "Traceback" in caplog.text
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Takes whatever goes wrong for the file's fault."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(f"cannot read the file: {error}") from None
+
+
+@pytest.mark.parametrize(
+    ("failure", "fault"),
+    [
+        (CheckpointError("no tensor"), "model"),
+        (ConfigError("too long a context"), "model"),
+        (UnsupportedError("no such activation"), "model"),
+        (ValueError("no kernel for so many columns"), "model"),
+        (PlacementError("16 MiB asked"), "room"),
+        (LedgerError("16 MiB asked"), "room"),
+        (DeviceError("all of it is in use"), "room"),
+        (MemoryError(), "room"),
+        (OSError(ENOMEM, "Cannot allocate memory"), "room"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "room"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "rank"),
+        (KeyError("foo"), "rank"),
+    ],
+    ids=repr,
+)
+def test_a_load_that_fails_says_whose_fault_it_is(failure: Exception, fault: Fault) -> None:
+    assert fault_of(failure) == fault
+
+
+@pytest.mark.parametrize(
+    ("failure", "fault"), [(MemoryError(), "room"), (KeyError("foo"), "model")], ids=repr
+)
+def test_memory_that_ran_out_while_a_file_was_read_is_not_the_file_s_fault(
+    failure: Exception, fault: Fault
+) -> None:
+    with pytest.raises(CheckpointError) as caught, reading():
+        raise failure
+    assert fault_of(caught.value) == fault
+
+
+def fault_of(failure: Exception) -> Fault:
+    """As the news of a load that ends with it has it."""
+
+    def fail(change: TenantChange) -> Loaded:
+        raise failure
+
+    changes = TenantChanges(0, Tenants(0, 1.0, [Tenant(number=0)]), fail)
+    changes.take(TenantChange(number=1, kind="load", placed=NEW))
+    until_ready(changes, 1)
+    news = changes.follow(1)
+    assert news is not None and news.error
+    return news.fault
 
 
 def test_a_load_that_failed_leaves_nothing_at_once() -> None:

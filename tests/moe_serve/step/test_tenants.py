@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 from moe_comm.header import StepHeader
 
+from moe_serve.errors import PlacementError
 from moe_serve.messages import RankStats
 from moe_serve.step.rank_engine import RankEngine
 from moe_serve.step.tenant import Tenant
@@ -58,6 +59,8 @@ def test_who_takes_turns_on_half_the_processors_has_its_share_of_the_device() ->
     assert part_of_time(tenants, 1, 0) == pytest.approx(1.0, abs=0.01)
     tenants.change_share(1, 0.25, is_hard=True)
     assert part_of_time(tenants, 1, 1000) == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(PlacementError, match="isolate: sm"):
+        tenants.change_share(0, 0.25, is_hard=True)
     # Its processors stay its own: what they were is not there for others.
     tenants.close(0)
     assert part_of_time(tenants, 1, 2000) == pytest.approx(0.5, abs=0.01)

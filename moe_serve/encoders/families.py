@@ -61,8 +61,8 @@ def encoder_family(model_json: Mapping[str, Any]) -> EncoderFamily:
 
 
 def architecture_of(model_json: Mapping[str, Any]) -> str:
-    names = model_json.get("architectures") or ["(none)"]
-    return str(names[0])
+    names = model_json.get("architectures") or "(none)"
+    return str(names[0] if isinstance(names, list) else names)
 
 
 def num_labels(model_json: Mapping[str, Any]) -> int:

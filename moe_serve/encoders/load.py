@@ -10,6 +10,7 @@ from moe_serve.encoders.encoder import Encoder, make_encoder
 from moe_serve.encoders.engine import EncoderEngine
 from moe_serve.encoders.families import encoder_task
 from moe_serve.encoders.shape import read_shape
+from moe_serve.errors import CheckpointError
 from moe_serve.types import Request, SamplingParams, ServedModel
 from moe_serve.weights.config_files import read_config
 
@@ -43,7 +44,7 @@ def load_encoder(
     path = Path(path)
     task, shape = encoder_task(read_config(path)), read_shape(path, max_context)
     encoder = make_encoder(path, task, getattr(torch, dtype), device)
-    cost = StepCost(_least_seconds(encoder))
+    cost = StepCost(_least_seconds(encoder, path))
     engine = EncoderEngine(plan_rank, encoder, shape, cost, max_tokens_per_step, max_live)
     served = ServedModel(
         name=name,
@@ -57,12 +58,18 @@ def load_encoder(
     return engine, served
 
 
-def _least_seconds(encoder: Encoder) -> float:
+def _least_seconds(encoder: Encoder, path: Path) -> float:
     """Of the smallest step; a process's first one is no measure."""
+    try:
+        return min(_step_seconds(encoder) for _ in range(3))
+    except Exception as error:
+        # What fits the weights need not fit together.
+        why = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"transformers cannot compute {path}: {why}") from error
+
+
+def _step_seconds(encoder: Encoder) -> float:
     smallest = Request(request_id="", prompt_ids=(0,), sampling=SamplingParams())
-    measured = []
-    for _ in range(3):
-        started = time.perf_counter()
-        encoder.run(encoder.inputs([smallest]))
-        measured.append(time.perf_counter() - started)
-    return min(measured)
+    started = time.perf_counter()
+    encoder.run(encoder.inputs([smallest]))
+    return time.perf_counter() - started

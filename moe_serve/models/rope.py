@@ -11,6 +11,15 @@ _NEEDED = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "yarn": ("factor",),
 }
+_POSITIVE = (
+    "factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "attention_factor",
+)
 
 
 def rotary_shape(
@@ -28,7 +37,7 @@ def rotary_shape(
 
     Raises:
         UnsupportedError: a kind of scaling that does not exist here.
-        CheckpointError: a kind that lacks one of its parameters.
+        CheckpointError: a kind that lacks one of its parameters, or one that is no number.
     """
     scaling = settings.table("rope_scaling") or settings.table("rope_parameters")
     kind = str(scaling.get("rope_type", scaling.get("type", "default")))
@@ -40,13 +49,12 @@ def rotary_shape(
             f"{settings.architecture} with rotary scaling {kind} is not supported; "
             f"supported: {known}"
         )
-    partial = float(
-        scaling.get("partial_rotary_factor")
-        or settings.number("partial_rotary_factor", default=partial)
-    )
+    numbers = Settings(scaling)
+    partial = settings.positive("partial_rotary_factor", default=partial)
+    theta = settings.positive("rope_theta", default=theta)
     return RotaryShape(
-        width=int(head_width * partial),
-        theta=float(scaling.get("rope_theta") or settings.number("rope_theta", default=theta)),
+        width=int(head_width * numbers.positive("partial_rotary_factor", default=partial)),
+        theta=numbers.positive("rope_theta", default=theta),
         context_length=settings.integer("max_position_embeddings"),
         kind=kind,
         scaling=_complete(scaling, kind, settings),
@@ -66,4 +74,9 @@ def _complete(scaling: dict[str, Any], kind: str, settings: Settings) -> dict[st
     for name in _NEEDED.get(kind, ()):
         if scaling.get(name) is None:
             raise CheckpointError(f"config.json: rotary scaling {kind} has no {name}")
+    numbers = Settings(scaling)
+    for name in filter(numbers.has, _POSITIVE):
+        numbers.positive(name)
+    for name in filter(numbers.has, ("mscale", "mscale_all_dim")):
+        numbers.number(name)
     return scaling

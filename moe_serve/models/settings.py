@@ -1,6 +1,7 @@
 """What a model's config.json says, read field by field with errors that name the field."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from moe_serve.errors import CheckpointError, UnsupportedError
@@ -14,8 +15,8 @@ class Settings:
 
     @property
     def architecture(self) -> str:
-        names = self._config.get("architectures") or ["(none)"]
-        return str(names[0])
+        names = self._config.get("architectures") or "(none)"
+        return str(names[0] if isinstance(names, list) else names)
 
     def integer(self, *names: str, default: int | None = None) -> int:
         value = self._find(names, default)
@@ -32,6 +33,13 @@ class Settings:
             raise CheckpointError(f"config.json: {names[0]} is {value!r}, expected a number")
         return float(value)
 
+    def positive(self, name: str, default: float | None = None) -> float:
+        """A number above 0."""
+        value = self.number(name, default=default)
+        if not 0 < value < inf:
+            raise CheckpointError(f"config.json: {name} is {value!r}, expected a number above 0")
+        return value
+
     def flag(self, name: str, default: bool = False) -> bool:
         value = self._find((name,), default)
         if not isinstance(value, bool):
@@ -40,7 +48,10 @@ class Settings:
 
     def integers(self, name: str) -> tuple[int, ...]:
         """A list of integers, empty where absent."""
-        return tuple(self._find((name,), ()))
+        values = self._find((name,), [])
+        if not isinstance(values, list) or any(type(value) is not int for value in values):
+            raise CheckpointError(f"config.json: {name} is {values!r}, expected a list of integers")
+        return tuple(values)
 
     def table(self, name: str) -> dict[str, Any]:
         """A nested object, empty where absent."""

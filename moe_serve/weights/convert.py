@@ -29,18 +29,27 @@ def read_block_shape(config: Mapping[str, Any]) -> BlockShape | None:
 
     Raises:
         UnsupportedError: weights are quantised in another way.
+        CheckpointError: it does not say in which.
     """
     quantization = config.get("quantization_config")
     if quantization is None:
         return None
+    if not isinstance(quantization, Mapping):
+        raise CheckpointError(
+            f"config.json: quantization_config is {quantization!r}, expected an object"
+        )
     method, block = quantization.get("quant_method"), quantization.get("weight_block_size")
     if method != "fp8":
         raise UnsupportedError(f"quantization_config has quant_method {method!r}; {SUPPORTED}")
     if quantization.get("fmt", "e4m3") != "e4m3":
         raise UnsupportedError(f"quantization_config has fmt {quantization['fmt']!r}; {SUPPORTED}")
-    if not isinstance(block, Sequence) or len(block) != 2:
+    if not isinstance(block, list) or len(block) != 2 or not all(map(_is_count, block)):
         raise UnsupportedError(f"quantization_config has weight_block_size {block!r}; {SUPPORTED}")
     return BlockShape(*block)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def read_numbers(

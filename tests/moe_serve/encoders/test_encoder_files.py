@@ -78,6 +78,22 @@ def test_only_encoders_have_a_shape(copy: Path) -> None:
         read_shape(copy)
 
 
+def test_what_fits_its_weights_and_not_together_is_refused(
+    encoder_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(encoder_checkpoint("ModernBert"), tmp_path / "copy"))
+    rewrite(copy / "config.json", head_dim=3)
+    with pytest.raises(CheckpointError, match=r"transformers cannot compute .*: RuntimeError"):
+        load(copy)
+
+
+@pytest.mark.parametrize("named", [3, {"a": "b"}, True])
+def test_an_architecture_that_is_no_list_is_refused_by_name(copy: Path, named: Any) -> None:
+    rewrite(copy / "config.json", architectures=named)
+    with pytest.raises(UnsupportedError, match=r"architecture .* is not served"):
+        read_shape(copy)
+
+
 def test_no_other_thread_gets_the_dtype_of_what_is_loaded(
     encoder_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,12 @@ def test_an_unused_window_is_no_obstacle(checkpoint: Callable[..., Path]) -> Non
         ({"hidden_size": None}, "no hidden_size, which LlamaForCausalLM needs"),
         ({"num_hidden_layers": "3"}, "num_hidden_layers is '3', expected an integer"),
         ({"rope_scaling": {"type": "linear"}}, "rotary scaling linear has no factor"),
+        ({"rope_scaling": {"type": "linear", "factor": "8"}}, "factor is '8', expected a number"),
+        ({"rope_scaling": {"type": "yarn", "factor": 0}}, "factor is 0.0, expected .* above 0"),
+        ({"rope_scaling": {"rope_theta": []}}, r"rope_theta is \[\], expected a number"),
+        ({"rope_scaling": {"mscale": "x"}}, "mscale is 'x', expected a number"),
+        ({"rope_theta": -1}, "rope_theta is -1.0, expected a number above 0"),
+        ({"partial_rotary_factor": float("nan")}, "partial_rotary_factor is nan"),
     ],
 )
 def test_a_broken_config_is_an_error_that_names_the_field(
@@ -149,3 +155,11 @@ def test_a_broken_config_is_an_error_that_names_the_field(
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         describe(config_of(checkpoint("llama"), **changes))
+
+
+@pytest.mark.parametrize("wrong", [0, "0", [True], ["a"]])
+def test_layers_that_are_no_list_of_integers_are_refused(
+    wrong: Any, checkpoint: Callable[..., Path]
+) -> None:
+    with pytest.raises(CheckpointError, match=r"mlp_only_layers is .* expected a list of integers"):
+        describe(config_of(checkpoint("qwen3_moe"), mlp_only_layers=wrong))

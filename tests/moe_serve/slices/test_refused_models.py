@@ -36,6 +36,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("little", {"intermediate_size": 161}, "expected [161, 96]"),
     ("little", {"hidden_act": "foo"}, "hidden_act=foo is not supported"),
     ("little", {"rope_scaling": {"type": "longrope"}}, "rotary scaling longrope"),
+    ("little", {"rope_scaling": {"type": "linear", "factor": "x"}}, "factor is 'x'"),
+    ("little", {"quantization_config": "x"}, "expected an object"),
+    ("little", {"architectures": 3}, "architecture 3 is not served"),
     ("embedder", {"num_hidden_layers": 3}, "lacks 16 tensors"),
     ("embedder", {"intermediate_size": 129}, "transformers cannot read"),
 ]

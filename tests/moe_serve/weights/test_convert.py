@@ -107,6 +107,8 @@ def test_block_shape_of_config() -> None:
     [
         ({"quant_method": "awq", "bits": 4}, "quant_method 'awq'"),
         ({"quant_method": "fp8"}, "weight_block_size None"),
+        ({"quant_method": "fp8", "weight_block_size": ["a", "b"]}, "weight_block_size .'a', 'b'"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 0]}, "weight_block_size .128, 0"),
         (QUANTIZATION | {"fmt": "e5m2"}, "fmt 'e5m2'"),
     ],
 )
@@ -114,3 +116,8 @@ def test_other_quantisation_is_refused_by_name(quantization: dict, named: str) -
     with pytest.raises(UnsupportedError, match=named) as caught:
         read_block_shape({"quantization_config": quantization})
     assert "supported are" in str(caught.value)
+
+
+def test_a_quantisation_that_is_no_object_is_an_error_that_names_the_field() -> None:
+    with pytest.raises(CheckpointError, match=r"quantization_config is \[\], expected an object"):
+        read_block_shape({"quantization_config": []})

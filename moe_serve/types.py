@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-ErrorKind = Literal["", "request", "overloaded", "engine"]
+ErrorKind = Literal["", "request", "overloaded", "unloaded", "engine"]
 Task = Literal["generate", "embed", "rerank"]
 
 
@@ -154,7 +154,7 @@ class TokenEvent:
         num_cached_tokens: prompt tokens found in the prefix cache, when first scheduled.
         error: what went wrong, where the reason is "error".
         error_kind: whose fault that was: the request's own, a full queue's (the same request may
-            succeed later), or the engine's.
+            succeed later), its model's, which was unloaded, or the engine's.
         values: float32, little-endian: what an encoder made of the request, an embedding or a
             score; empty where tokens are generated.
     """

@@ -1,6 +1,8 @@
 """Exceptions as OpenAI's JSON errors with their HTTP status."""
 
 import logging
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -43,9 +45,10 @@ class NotReadyError(MoeServeError):
     """The server is starting, or draining before it stops."""
 
 
-_KINDS: dict[ErrorKind, type[MoeServeError]] = {
+_KINDS: Mapping[ErrorKind, Callable[[str], MoeServeError]] = {
     "request": RequestError,
     "overloaded": OverloadedError,
+    "unloaded": partial(UnknownModelError, parameter="model"),
 }
 
 
@@ -53,7 +56,8 @@ def raise_failure(event: TokenEvent) -> None:
     """Raise what ended a request without an answer, if this event says so.
 
     Raises:
-        RequestError: the rank refused it, for good or (OverloadedError) for now.
+        RequestError: the rank refused it, for good or (OverloadedError) for now; or
+            (UnknownModelError) its model was unloaded.
         EngineDeadError: the engine lost or dropped it.
     """
     if event.finish_reason in ("abort", "error"):

@@ -11,7 +11,7 @@ from moe_serve.control.requests.router import Route, Router
 from moe_serve.control.requests.submissions import submissions
 from moe_serve.errors import EngineDeadError, RequestError, UnknownModelError
 from moe_serve.messages import Command
-from moe_serve.types import Request, TokenEvent
+from moe_serve.types import ErrorKind, Request, TokenEvent
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,16 @@ class LiveRequests:
         """From now on it may be asked."""
         self._routers[number] = router
 
-    def refuse_tenant(self, number: int) -> None:
-        """From now on it takes no more requests; those that are live go on."""
+    def end_tenant(self, number: int) -> None:
+        """From now on it takes no more requests, and those that are live end."""
         self._refused.add(number)
+        for request_id in self.of_tenant(number):
+            self.abort(request_id)
+            # What a rank says of an abort does not tell why.
+            self._fail(request_id, "the model was unloaded before the request ended", "unloaded")
 
     def close_tenant(self, number: int) -> None:
-        """No rank has it any more: end what it still had."""
-        for request_id in self.of_tenant(number):
-            self._fail(request_id, "its model was unloaded before the request had ended")
+        """No rank has it any more."""
         self._refused.discard(number)
         del self._routers[number]
 
@@ -135,11 +137,9 @@ class LiveRequests:
         logger.info("request %s goes on on rank %d", rest.request_id, entry.rank)
         self._lines.send_all({entry.rank: Command(wake=0, submit=(rest,))})
 
-    def _fail(self, request_id: str, reason: str) -> None:
+    def _fail(self, request_id: str, reason: str, kind: ErrorKind = "engine") -> None:
         self.deliver(
-            TokenEvent(
-                request_id, 0, None, finish_reason="error", error=reason, error_kind="engine"
-            )
+            TokenEvent(request_id, 0, None, finish_reason="error", error=reason, error_kind=kind)
         )
 
     def _end(self, request_id: str) -> None:

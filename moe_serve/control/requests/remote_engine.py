@@ -117,12 +117,12 @@ class RemoteEngine:
         router.exclude(self.membership.lost)
         self._requests.open_tenant(number, router)
 
-    def refuse_tenant(self, number: int) -> None:
-        """From now on it takes no more requests; those that are live go on."""
-        self._requests.refuse_tenant(number)
+    def end_tenant(self, number: int) -> None:
+        """From now on it takes no more requests, and those that are live end."""
+        self._requests.end_tenant(number)
 
     def close_tenant(self, number: int) -> None:
-        """No rank has it any more: end what it still had."""
+        """No rank has it any more."""
         self._requests.close_tenant(number)
 
     def live_requests(self, tenant: int) -> list[str]:

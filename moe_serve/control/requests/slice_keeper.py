@@ -28,8 +28,6 @@ from moe_serve.types import ServedModel
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.02
-# For a rank to say that what it was to abort has ended.
-_ABORT_SECONDS = 5.0
 Kind = Literal["load", "unload", "resize"]
 _ERRORS: Mapping[Fault, type[MoeServeError]] = {
     "model": RequestError,
@@ -45,13 +43,11 @@ class Engine(Protocol):
 
     def open_tenant(self, number: int, router: Router) -> None: ...
 
-    def refuse_tenant(self, number: int) -> None: ...
+    def end_tenant(self, number: int) -> None: ...
 
     def close_tenant(self, number: int) -> None: ...
 
     def live_requests(self, tenant: int) -> list[str]: ...
-
-    def abort(self, request_id: str) -> None: ...
 
     def stats(self) -> Sequence[RankStats]: ...
 
@@ -128,7 +124,7 @@ class SliceKeeper:
         """Serve a model no longer; others change meanwhile.
 
         Args:
-            grace: seconds for its live requests to end; those that have not are aborted.
+            grace: seconds for its live requests to end; those that have not are ended.
 
         Raises:
             UnknownModelError: there is none of that name.
@@ -190,13 +186,8 @@ class SliceKeeper:
         ends = loop.time() + grace
         while self._is_busy(number) and loop.time() < ends:
             await asyncio.sleep(_LOOK_SECONDS)
-        # Whoever has found it and still reads a prompt is told that it is gone.
-        self._engine.refuse_tenant(number)
-        for request_id in self._engine.live_requests(number):
-            self._engine.abort(request_id)
-        ends = loop.time() + _ABORT_SECONDS
-        while self._engine.live_requests(number) and loop.time() < ends:
-            await asyncio.sleep(_LOOK_SECONDS)
+        # Whoever has found it and still reads a prompt is told that it is gone, too.
+        self._engine.end_tenant(number)
 
     def _is_busy(self, number: int) -> bool:
         return self._shelf.is_visited(number) or bool(self._engine.live_requests(number))

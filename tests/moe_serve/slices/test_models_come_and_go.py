@@ -1,6 +1,7 @@
 """Models that come, go and change while one rank serves, and what their clients get to see."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,13 +34,21 @@ def test_live_requests_have_their_grace_and_end_with_it(
             await client.post("/v1/slices", json=guest(model_paths["little"]))
             short = asyncio.create_task(generated(client, "guest", 20))
             long = long_answers(client, "guest")
-            await until_live(here, 17)
+            body = completion("guest", 1000, stream=True)
+            streamed = asyncio.create_task(client.post("/v1/completions", json=body))
+            await until_live(here, 18)
             gone = asyncio.create_task(client.delete("/v1/slices/guest?grace=0.5"))
             await asyncio.sleep(0)
             assert (await generated(client, "guest")).status_code == 404
             assert (await gone).status_code == 200
             assert (await short).status_code == 200
-            assert (await long).status_code == 503
+            cut = await long
+            assert cut.status_code == 404
+            error = cut.json()["error"]
+            assert (error["code"], error["param"]) == ("model_not_found", "model")
+            assert error["message"] == "the model was unloaded before the request ended"
+            # No line says that it was done.
+            assert json.loads((await streamed).text.split("data: ")[-1]) == {"error": error}
             assert here.engine.num_live == 0
 
     run_for_seconds(run())
@@ -107,7 +116,7 @@ def test_others_change_while_a_model_has_its_grace(
                 assert refused.status_code == 409, refused.text
                 assert "is being unloaded" in refused.text
             assert (await gone).status_code == 200
-            assert (await long).status_code in (200, 503)
+            assert (await long).status_code in (200, 404)
             assert (await client.delete("/v1/slices/guest")).status_code == 404
 
     run_for_seconds(run())

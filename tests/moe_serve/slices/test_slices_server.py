@@ -195,11 +195,22 @@ def test_a_model_comes_and_goes_while_others_serve(
             assert (answer.json()["rank"] == "all") == (spread == "all")
             assert text_of(generate(url, "guest", PROMPTS[1])) == answers["little"][1]
             assert text_of(generate(url, "big", PROMPTS[2])) == answers["big"][2]
-            gone = httpx.delete(f"{url}/v1/slices/guest", headers=ADMIN_HEADERS, timeout=60)
+            gone, last = _unload_midway(url, "guest")
+            assert '"code":"model_not_found"' in last
             assert gone.json() == {"id": "guest", "object": "slice", "deleted": True}
             assert generate(url, "guest", PROMPTS[1]).status_code == 404
     missing = httpx.delete(f"{url}/v1/slices/guest", headers=ADMIN_HEADERS)
     assert missing.status_code == 404
+
+
+def _unload_midway(url: str, model: str) -> tuple[httpx.Response, str]:
+    """While it answers -> also the last event of that."""
+    body = {"model": model, "prompt": [5, 6], "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
+        events = (line for line in answer.iter_lines() if line)
+        assert "choices" in next(events)
+        place = f"{url}/v1/slices/{model}?grace=0"
+        return httpx.delete(place, headers=ADMIN_HEADERS, timeout=60), list(events)[-1]
 
 
 def test_a_model_of_all_ranks_shares_them_with_those_of_one(two_ranks: LiveServer) -> None:

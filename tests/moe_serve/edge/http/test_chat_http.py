@@ -225,6 +225,7 @@ def test_a_full_queue_is_429_and_a_server_not_ready_503(server: Any, streamed: b
     [
         ("overloaded", 429, "rate_limit_error", "overloaded"),
         ("request", 400, "invalid_request_error", None),
+        ("unloaded", 404, "invalid_request_error", "model_not_found"),
         ("engine", 503, "server_error", "engine_dead"),
     ],
 )
@@ -235,6 +236,14 @@ def test_what_a_rank_refuses_has_the_status_of_its_kind(
     server.engine.fail_after, server.engine.fail_kind = 0, kind
     error = post(server, say(SAID, n=2, stream=streamed), status)["error"]
     assert (error["type"], error["code"]) == (name, code)
+    assert not server.engine.live
+
+
+def test_a_stream_whose_model_is_unloaded_ends_with_that(server: Any) -> None:
+    server.engine.fail_after, server.engine.fail_kind = 4, "unloaded"
+    *chunks, last = stream(server, say(SAID))
+    assert chunks[0]["choices"]
+    assert (last["error"]["code"], last["error"]["param"]) == ("model_not_found", "model")
     assert not server.engine.live
 
 

@@ -5,6 +5,7 @@ MoeServeError
 |-- CheckpointError      a missing, misshapen or truncated tensor   exit 2
 |-- UnsupportedError     a model or feature that does not exist     exit 2
 |-- PlacementError       what does not fit                          exit 2
+|-- TakenNameError       a name that a served model has           HTTP 409
 |-- LeavingModelError    a model that is being unloaded           HTTP 409
 |-- LedgerError          memory that is promised to others        exit 2, or HTTP 4xx
 |-- BringUpError         ranks that cannot form one world           exit 2
@@ -39,6 +40,10 @@ class UnsupportedError(MoeServeError):
 
 class PlacementError(MoeServeError):
     """A plan that does not fit the devices it names."""
+
+
+class TakenNameError(MoeServeError):
+    """A model is to come under the name of one that is served."""
 
 
 class LeavingModelError(MoeServeError):

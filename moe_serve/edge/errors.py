@@ -21,6 +21,7 @@ from moe_serve.errors import (
     PlacementError,
     RankError,
     RequestError,
+    TakenNameError,
     UnknownModelError,
     UnsupportedError,
 )
@@ -74,6 +75,7 @@ _SHAPES: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (OverloadedError, 429, "rate_limit_error", "overloaded"),
     (RequestError, 400, "invalid_request_error", None),
     (PlacementError, 409, "invalid_request_error", "does_not_fit"),
+    (TakenNameError, 409, "invalid_request_error", "name_taken"),
     (LeavingModelError, 409, "invalid_request_error", "being_unloaded"),
     (ConfigError, 400, "invalid_request_error", None),
     (CheckpointError, 400, "invalid_request_error", None),

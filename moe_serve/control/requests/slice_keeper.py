@@ -14,12 +14,12 @@ from moe_serve.control.planning.tenant_view import candidate_of
 from moe_serve.control.requests.router import Router
 from moe_serve.control.requests.slice_values import slice_value, slices_value
 from moe_serve.errors import (
-    ConfigError,
     LeavingModelError,
     MoeServeError,
     PlacementError,
     RankError,
     RequestError,
+    TakenNameError,
     UnknownModelError,
 )
 from moe_serve.messages import Fault, PlacedTenant, RankStats, TenantChange, TenantNews
@@ -211,7 +211,7 @@ class SliceKeeper:
         for placed in self._slices.tenants:
             if placed.model.name == name:
                 self._check_stays(placed)
-                raise ConfigError(f"name: a model {name!r} is served already; give another one")
+                raise TakenNameError(f"name: a model {name!r} is served already; give another one")
 
     def _free_number(self) -> int:
         """The next one: somebody may still mean the model that had an earlier one."""

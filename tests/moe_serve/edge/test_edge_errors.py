@@ -22,6 +22,7 @@ from moe_serve.errors import (
     PlacementError,
     RankError,
     RequestError,
+    TakenNameError,
 )
 
 
@@ -36,6 +37,7 @@ from moe_serve.errors import (
         (OverloadedError("m", "p"), 429, "overloaded"),
         (CheckpointError("m"), 400, None),
         (PlacementError("m"), 409, "does_not_fit"),
+        (TakenNameError("m"), 409, "name_taken"),
         (RankError("m"), 500, None),
         (EngineDeadError("m"), 503, "engine_dead"),
         (NotReadyError("m"), 503, "not_ready"),

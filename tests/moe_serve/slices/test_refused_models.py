@@ -115,7 +115,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"slice": {"isolate": "sm", "compute_percent": 1}}, 409, "when the server starts"),
     ({"rank": 3}, 400, "there is no rank 3"),
     ({"slice": {"memory_mb": 1 << 43}}, 409, "asks for 8796093022208 MiB, and no rank has"),
-    ({"name": "small"}, 400, "is served already"),
+    ({"name": "small"}, 409, "is served already"),
     ({"name": "line\nbreak"}, 400, "cannot be the last part of a URL"),
     ({"name": ".."}, 400, "cannot be the last part of a URL"),
     ({"path": "~nobody-of-this-name/x"}, 400, "give the whole path"),

@@ -142,7 +142,7 @@ def test_a_resize_that_cannot_be_is_refused(
     ("change", "status", "said"),
     [
         ({"path": "/nowhere"}, 400, "no such directory"),
-        ({"name": "small"}, 400, "is served already"),
+        ({"name": "small"}, 409, "is served already"),
         ({"slice": {"compute_percent": 70, "memory_mb": 128}}, 409, "70% is asked for"),
         ({"slice": {"compute_percent": 5, "memory_mb": 1}}, 409, "and has 1"),
         ({"slice": {"compute_percent": 5, "memory_mb": 1 << 43}}, 409, "no rank has more than"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from moe_serve.encoders.families import EncoderFamily, encoder_task
 from moe_serve.encoders.shape import EncoderShape, read_shape
+from moe_serve.errors import CheckpointError
 from moe_serve.weights.config_files import read_config
 from moe_serve.weights.files import find_tensors
 from moe_serve.weights.headers import StoredTensor
@@ -85,9 +86,11 @@ def encoder_bytes(
     """
     path, item_bytes = Path(path), _DTYPE_BYTES[dtype]
     task, shape = encoder_task(read_config(path)), read_shape(path, max_context)
+    tensors = find_tensors(path)
+    _check_layers(path, shape, len(tensors))
     weights = sum(
         _loaded_bytes(tensor, item_bytes)
-        for name, tensor in find_tensors(path).items()
+        for name, tensor in tensors.items()
         if task == "rerank" or _HEADS.isdisjoint(name.split(".")[:2])
     )
     space = _SPACES.get(shape.family, Space())
@@ -95,6 +98,16 @@ def encoder_bytes(
     # Libraries pack the weight that they multiply by.
     packed = item_bytes * shape.width * shape.inner_width
     return weights, num_tokens * space.bytes_per_token(shape, item_bytes) + packed
+
+
+def _check_layers(path: Path, shape: EncoderShape, num_tensors: int) -> None:
+    """transformers would make up layers that are not there, one by one, before it says so."""
+    # Of ALBERT all layers share their weights.
+    if shape.family != "Albert" and shape.num_layers > num_tensors:
+        raise CheckpointError(
+            f"checkpoint {path} has {num_tensors} tensors, too few for the {shape.num_layers} "
+            "layers of its config.json; copy both again"
+        )
 
 
 def _loaded_bytes(tensor: StoredTensor, item_bytes: int) -> int:

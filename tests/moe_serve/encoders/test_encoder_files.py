@@ -11,6 +11,7 @@ import torch
 from encoder_runs import load
 from safetensors.torch import load_file, save_file
 
+from moe_serve.encoders.memory import encoder_bytes
 from moe_serve.encoders.module import module_class
 from moe_serve.encoders.shape import read_shape
 from moe_serve.errors import CheckpointError, UnsupportedError
@@ -54,6 +55,12 @@ def test_a_field_that_is_missing_is_named(copy: Path) -> None:
     rewrite(copy / "config.json", num_hidden_layers=None)
     with pytest.raises(CheckpointError, match="num_hidden_layers is None"):
         read_shape(copy)
+
+
+def test_more_layers_than_the_weights_are_for_are_refused_at_once(copy: Path) -> None:
+    rewrite(copy / "config.json", num_hidden_layers=10**6)
+    with pytest.raises(CheckpointError, match=r"has \d+ tensors, too few for the 1000000 layers"):
+        encoder_bytes(copy, "float32", 256)
 
 
 def test_a_model_that_transformers_lacks_is_named() -> None:

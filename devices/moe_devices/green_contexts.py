@@ -1,8 +1,9 @@
 """Disjoint multiprocessors (SMs) of an NVIDIA GPU: green contexts, all from one split.
 
-NEVER RUN ON HARDWARE YET: written after the signatures of cuda-bindings 13.0.3 and the manual of
-the CUDA driver API. Contexts of different splits overlap, and work outside any of them runs on
-every SM: whoever shares the rest of the GPU in time needs a part of the same split too.
+NEVER RUN ON HARDWARE YET: written after the manual of the CUDA driver API; the calls were run by
+cuda-bindings 13.5 over a driver made of 13.0's header that computes nothing. Contexts of different
+splits overlap, and work outside any of them runs on every SM: whoever shares the rest of the GPU in
+time needs a part of the same split too.
 """
 
 import importlib
@@ -98,6 +99,8 @@ def split_processors(
 def _load_driver() -> Any:
     try:
         driver = importlib.import_module("cuda.bindings.driver")
+        if not hasattr(driver.CUdevSmResource, "minSmPartitionSize"):
+            raise ImportError("cuda-bindings is older than 13")
         _call(driver, "cuInit", 0)
     except (ImportError, RuntimeError) as error:
         raise DeviceError(

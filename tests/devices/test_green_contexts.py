@@ -1,9 +1,10 @@
 """A GPU's processors divided: the driver calls and their order here, the real thing on a GPU."""
 
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from itertools import count
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +123,16 @@ def test_what_a_gpu_cannot_do_is_refused(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_machine_without_the_driver_says_what_is_missing() -> None:
     with pytest.raises(DeviceError, match=r"cannot be divided here \(.*install cuda-bindings"):
+        split_processors(0, [50])
+
+
+def test_bindings_that_are_too_old_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    old: Any = ModuleType("cuda.bindings.driver")
+    old.CUdevSmResource = type("CUdevSmResource", (), {"smCount": 132})
+    for name in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, old.__name__, old)
+    with pytest.raises(DeviceError, match=r"\(cuda-bindings is older than 13\); install"):
         split_processors(0, [50])
 
 

@@ -55,7 +55,8 @@ def float_errors(device: torch.device) -> int:
     back = torch.empty_like(there[1:]).copy_(there[1:]).cpu()
     pinned = torch.empty(1000, 100, pin_memory=True)
     pinned.copy_(there, non_blocking=True)
-    torch.accelerator.synchronize(device)
+    # As a step waits for its work.
+    torch.accelerator.current_stream(device).synchronize()
     assert pinned.is_pinned()
     return int((back != numbers[1:]).sum() + (pinned != numbers).sum())
 

@@ -70,9 +70,9 @@ def test_a_step_is_over_when_its_work_is(
 
 def test_what_is_left_to_gpus_passes(gpus: Gpus) -> None:
     """Two of them; the processors of a real one cannot be divided here."""
-    words = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--timeout=300"]
+    words = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--timeout=200"]
     done = run(
-        gpus(2), *words, "--deselect=tests/devices/test_green_contexts.py", TESTS, seconds=590
+        gpus(2), *words, "--deselect=tests/devices/test_green_contexts.py", TESTS, seconds=290
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (num_passed,) = re.findall(r"(\d+) passed", done.stdout)

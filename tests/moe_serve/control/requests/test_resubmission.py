@@ -2,7 +2,7 @@
 the rank is there again."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -27,14 +27,6 @@ class Stream:
     name: str
     events: AsyncGenerator[Event, None]
     first: asyncio.Future[Event]
-
-
-@pytest.fixture
-def ranks() -> Iterator[list[ScriptedRank]]:
-    ranks = [ScriptedRank(number) for number in range(2)]
-    yield ranks
-    for rank in ranks:
-        rank.link.close()
 
 
 def new_router() -> Router:

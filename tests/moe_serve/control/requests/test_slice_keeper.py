@@ -1,7 +1,6 @@
 """What becomes of a change that ranks refuse, by whose fault that is."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from scripted_ranks import ScriptedRank, connected
@@ -18,14 +17,6 @@ from moe_serve.messages import ALL_RANKS, Fault, PlacedTenant, Report, TenantNew
 MODEL = ModelConfig(path="/models/guest", name="guest")
 CONFIG = Config(models=(MODEL,), pools=(PoolConfig(name="host", device="cpu", ranks=2),))
 PLACED = PlacedTenant(number=0, model=MODEL, rank=ALL_RANKS, share=1.0, memory=1)
-
-
-@pytest.fixture
-def ranks() -> Iterator[list[ScriptedRank]]:
-    ranks = [ScriptedRank(number) for number in range(2)]
-    yield ranks
-    for rank in ranks:
-        rank.link.close()
 
 
 @pytest.mark.parametrize(
